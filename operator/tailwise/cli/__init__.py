@@ -1,0 +1,1 @@
+"""Every entry point of the images and of kubectl-tailwise. May import everything."""

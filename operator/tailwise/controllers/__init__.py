@@ -1,0 +1,4 @@
+"""Collect, decide, apply.
+
+How: one file a kind. In: keys from the queue. Out: patches, status, events. May import\ntailwise.cluster and below.
+"""

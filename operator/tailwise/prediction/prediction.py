@@ -1,0 +1,68 @@
+"""The question a predictor is asked and the answer it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tailwise.api.hardware import NodeHardware
+from tailwise.api.profile import ModelProfile
+
+
+class Source(StrEnum):
+    """Where a prediction comes from, and so how far it can be trusted."""
+
+    LEARNED = "Learned"
+    PRIOR = "Prior"
+    STALE = "Stale"
+    OUT_OF_DISTRIBUTION = "OutOfDistribution"
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How a model is served: what its pod may use and what is asked of it.
+
+    ``cpu_limit_millicores`` is None where the pod has no limit; ``requests_per_second`` None means a closed
+    loop of ``concurrency`` clients.
+    """
+
+    cpu_limit_millicores: int | None
+    threads: int = 1
+    batch_size: int = 1
+    concurrency: int = 1
+    requests_per_second: float | None = None
+    cpu_request_millicores: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLoad:
+    """Utilisation of a node: fractions in [0, 1]; None where nothing is known, never 0 for unknown.
+
+    ``cpu`` is U_C of equation (6), relative to ``NodeHardware.capacity_cores``; ``frequency`` is U_F of
+    equation (7).
+    """
+
+    cpu: float | None
+    frequency: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Predicted latency of one query in milliseconds; ``bound_milliseconds`` is one-sided, for the P90."""
+
+    p50_milliseconds: float
+    p90_milliseconds: float
+    bound_milliseconds: float
+    source: Source
+    terms: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One prediction that is wanted: this model, served so, on this node under this load."""
+
+    profile: ModelProfile
+    serving: Serving
+    hardware: NodeHardware
+    load: NodeLoad

@@ -1,0 +1,4 @@
+"""Prometheus in, the operator's own metrics out.
+
+In: Prometheus' answers. Out: utilisation, observed latency, each with its time; and the operator's own\nmetrics. May import tailwise.training and below.
+"""

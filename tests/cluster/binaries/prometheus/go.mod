@@ -1,0 +1,3 @@
+module tailwise.dev/tests/cluster/binaries/prometheus
+
+go 1.26.0
