@@ -1,4 +1,5 @@
 """Collect, decide, apply.
 
-How: one file a kind. In: keys from the queue. Out: patches, status, events. May import\ntailwise.cluster and below.
+How: one file a kind. In: keys from the queue. Out: patches, status, events. May import
+tailwise.cluster and below.
 """
