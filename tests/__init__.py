@@ -1,0 +1,1 @@
+"""Tests of Tailwise, all against the real thing."""
