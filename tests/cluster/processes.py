@@ -1,8 +1,8 @@
 """Daemons that outlive the command that started them, and are ended by id only.
 
 Each has a record `run/NAME.json` (id, start time, boot, command) and a log. An id alone names nobody: ids are
-reused, so a process counts as ours only when its start time and boot match the record too. A daemon whose record
-was lost in a crash is still found, because every daemon carries its cluster's directory in its environment (MARKER).
+reused, so a process counts as ours only when its start time and boot match the record too. A daemon whose
+record was lost in a crash is still found: each has its cluster's directory in its environment (MARKER).
 """
 
 import json
@@ -54,8 +54,8 @@ def start(
 
     `directory` is the cluster's; the record goes to its run/, the log to `logs` (default: its logs/).
     `environment` is added to this process's own. One that runs with another command is stopped first; a stale
-    record is replaced. A prefix that execs (nsenter --net, unshare -m, nice, env -C) keeps the id; one that forks
-    (nsenter --pid) does not. Raises DaemonError when it ends at once.
+    record is replaced. A prefix that execs (nsenter --net, unshare -m, nice, env -C) keeps the id; one that
+    forks (nsenter --pid) does not. Raises DaemonError when it ends at once.
     """
     wanted = tuple(str(word) for word in command)
     recorded = running(directory, name)
@@ -101,7 +101,7 @@ def _spawn(command: tuple[str, ...], log: Path, environment: Mapping[str, str]) 
 
 
 def running(directory: Path, name: str) -> Daemon | None:
-    """Return the recorded daemon if it still runs; None also after a reboot, or when its id went to another."""
+    """Return the recorded daemon if it still runs; None also after a reboot, or when another has its id."""
     daemon = _read_record(_record_path(directory, name))
     return daemon if daemon is not None and is_alive(daemon) else None
 
