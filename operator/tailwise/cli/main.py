@@ -1,6 +1,7 @@
 """The ``tailwise`` command: one table of subcommands, each imported only when it is asked for.
 
-A subcommand is a module with ``add_arguments(parser)`` and ``run(arguments) -> int`` (the exit code).
+A subcommand is a module with ``add_parser(subparsers)``, which adds a parser of its name, and
+``run(arguments) -> int`` (the exit code).
 The table below is all that ``tailwise --help`` needs, so that help is quick and an image without the
 training libraries can still show it.
 """
@@ -57,13 +58,12 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     wanted = next((word for word in words if not word.startswith("-")), None)
     for subcommand in SUBCOMMANDS:
-        child = subparsers.add_parser(
-            subcommand.name, help=subcommand.help, description=subcommand.help.capitalize() + "."
-        )
         if subcommand.name == wanted:
             module = importlib.import_module(subcommand.module)
-            module.add_arguments(child)
-            child.set_defaults(run=module.run)
+            module.add_parser(subparsers)
+            subparsers.choices[subcommand.name].set_defaults(run=module.run)
+        else:
+            subparsers.add_parser(subcommand.name, help=subcommand.help)
     return parser
 
 
