@@ -7,14 +7,16 @@ never replaced. Services stay down: policy-rc.d forbids their start, and where s
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-Progress = Callable[[str], None]
+from tests.cluster.locks import Progress
 
 POLICY = Path("/usr/sbin/policy-rc.d")
-_FORBID_STARTS = "#!/bin/sh\n# Written for one installation: no service is started. Removed afterwards.\nexit 101\n"
+_FORBID_STARTS = (
+    "#!/bin/sh\n# Written for one installation: no service is started. Removed afterwards.\nexit 101\n"
+)
 _ACTION_FORBIDDEN = 101
 
 
