@@ -7,10 +7,12 @@ code. The cache directory's name holds a hash of both files, of the build line a
 import hashlib
 import importlib.util
 import os
+import queue
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -187,8 +189,8 @@ def _build(chosen: ModuleSet, names: Sequence[str], directory: Path, progress: P
     if seconds > _COLD_SECONDS:
         where = _run_go(("env", "GOCACHE"), MODULES / chosen.directory)
         progress(
-            f"{chosen.directory}: built in {seconds:.0f} s. Go's build cache {where} may hold gigabytes that "
-            "only the next build needs: `go clean -cache` empties it"
+            f"{chosen.directory}: built in {seconds:.0f} s. Go's build cache {where} may hold gigabytes "
+            "that only the next build needs; to empty it: go clean -cache"
         )
 
 
@@ -204,14 +206,14 @@ def _build_one(chosen: ModuleSet, name: str, package: str, directory: Path, prog
         *("-ldflags", linker, "-o", str(temporary), package),
     ]
     began = time.monotonic()
-    progress(f"{name} {version}: building {package}")
+    progress(f"{chosen.directory}: building {name}, {chosen.module} {version}")
     try:
         _follow(command, MODULES / chosen.directory, name, progress)
         temporary.replace(directory / name)
     finally:
         temporary.unlink(missing_ok=True)
     megabytes = (directory / name).stat().st_size / 2**20
-    progress(f"{name} {version}: built in {time.monotonic() - began:.0f} s, {megabytes:.0f} MiB")
+    progress(f"{chosen.directory}: built {name} in {time.monotonic() - began:.0f} s, {megabytes:.0f} MiB")
 
 
 def _follow(command: Sequence[str], directory: Path, name: str, progress: Progress) -> None:
@@ -231,10 +233,11 @@ def _follow(command: Sequence[str], directory: Path, name: str, progress: Progre
     )
     try:
         for line in _lines(process):
-            downloading = line.startswith("go: downloading ")
-            downloaded += downloading
-            compiled += not downloading
-            said = [*said[-30:], line]
+            if line is not None:
+                downloading = line.startswith("go: downloading ")
+                downloaded += downloading
+                compiled += not downloading
+                said = [*said[-30:], line]
             if time.monotonic() - shown > _PROGRESS_INTERVAL_SECONDS:
                 shown = time.monotonic()
                 progress(
@@ -249,10 +252,21 @@ def _follow(command: Sequence[str], directory: Path, name: str, progress: Progre
         raise BuildError(f"{name}: go build ended with {code} in {directory}:\n" + "\n".join(said))
 
 
-def _lines(process: "subprocess.Popen[str]") -> Iterator[str]:
-    if process.stderr is not None:
-        for line in process.stderr:
-            yield line.rstrip()
+def _lines(process: "subprocess.Popen[str]") -> Iterator[str | None]:
+    """Yield the lines of standard error, and None for a second without: some packages take minutes."""
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in process.stderr or ():
+            lines.put(line.rstrip())
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    while reader.is_alive() or not lines.empty():
+        try:
+            yield lines.get(timeout=1.0)
+        except queue.Empty:
+            yield None
 
 
 # ---- Go itself

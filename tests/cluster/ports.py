@@ -1,5 +1,6 @@
 """Free ports that a cluster keeps for its life, so that what was written down about it stays true."""
 
+import itertools
 import json
 import os
 import socket
@@ -41,8 +42,8 @@ def free_port(address: str, taken: set[int]) -> int:
     Clusters that come up at the same moment look from different places, by their process's id.
     """
     end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    begin: int = _FIRST + os.getpid() * 97 % max(1, end - _FIRST - 100)
-    for port in (*range(begin, end), *range(_FIRST, begin)):
+    begin = _FIRST + os.getpid() * 97 % max(1, end - _FIRST - 100)
+    for port in itertools.chain(range(begin, end), range(_FIRST, begin)):
         if port not in taken and is_free(address, port):
             return port
     raise OSError(f"no free port on {address} from {_FIRST} to {end}")

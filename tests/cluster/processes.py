@@ -66,7 +66,7 @@ def start(
         stop(directory, name, progress=progress)
     log = (logs or directory / "logs") / f"{name}.log"
     pid = _spawn(wanted, log, {**os.environ, **(environment or {}), MARKER: str(directory)})
-    ticks = _start_ticks(pid)
+    ticks = start_ticks(pid)
     if ticks is None:
         raise DaemonError(f"{name} ended at once; {_end_of(log)}")
     daemon = Daemon(name, pid, ticks, _boot(), wanted, log)
@@ -120,7 +120,7 @@ def is_alive(daemon: Daemon) -> bool:
         return False
     with suppress(ChildProcessError):
         os.waitpid(daemon.pid, os.WNOHANG)  # our own ended child would stay a zombie for ever
-    return _start_ticks(daemon.pid) == daemon.start_ticks
+    return start_ticks(daemon.pid) == daemon.start_ticks
 
 
 def marked(directory: Path) -> tuple[int, ...]:
@@ -131,7 +131,7 @@ def marked(directory: Path) -> tuple[int, ...]:
         with suppress(OSError):
             if (
                 needle in (path / "environ").read_bytes().split(b"\0")
-                and _start_ticks(int(path.name)) is not None
+                and start_ticks(int(path.name)) is not None
             ):
                 found.append(int(path.name))
     return tuple(pid for pid in sorted(found) if pid != os.getpid())
@@ -203,7 +203,7 @@ def end_marked(directory: Path, *, grace_seconds: float = 10.0, progress: Progre
     """End processes that carry this cluster's mark though no record names them; return how many."""
     left = []
     for pid in marked(directory):
-        ticks = _start_ticks(pid)
+        ticks = start_ticks(pid)
         if ticks is not None:
             left.append(Daemon(f"leftover {pid}", pid, ticks, _boot(), (), Path(os.devnull)))
     _end(tuple(left), grace_seconds, progress)
@@ -250,7 +250,8 @@ def _read_record(path: Path) -> Daemon | None:
         return None
 
 
-def _start_ticks(pid: int) -> int | None:
+def start_ticks(pid: int) -> int | None:
+    """Return when a process started, in clock ticks from boot; None when there is no such process, or a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -1,0 +1,148 @@
+"""Up, down, status and clean for clusters of any size, and whose cluster it is.
+
+A cluster made for one process (a test session) is recorded with its owner's id and start time: `end_orphans`
+ends those whose owner is gone. All others live until somebody takes them down.
+"""
+
+import importlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tests.cluster import binaries, controlplane, processes, simulated
+from tests.cluster.controlplane import ControlPlane, ControlPlaneSpec
+from tests.cluster.locks import Progress, exclusive, say
+from tests.cluster.paths import cluster_directory, cluster_names, clusters_directory, remove_tree
+from tests.cluster.simulated import SimulatedCluster
+from tests.cluster.sizes import Size
+
+DEFAULT_SIMULATED_NODES = "12"
+
+
+def up(
+    size: Size,
+    name: str,
+    *,
+    kubernetes_version: str = binaries.DEFAULT_KUBERNETES,
+    nodes: str | None = None,
+    owned: bool = False,
+    progress: Progress = say,
+) -> Any:
+    """Bring a cluster up and return what its size's module returns (ControlPlane, SimulatedCluster, …).
+
+    `owned` ties its life to this process: `end_orphans` ends it when this process is gone.
+    """
+    _record(size, name, owned)
+    if size is Size.CONTROL_PLANE:
+        if nodes is not None:
+            raise ValueError("--nodes: a control plane has none; use simulated or real")
+        spec = ControlPlaneSpec(name, kubernetes_version=kubernetes_version)
+        return controlplane.up(spec, progress)
+    if size is Size.SIMULATED:
+        return simulated.up(
+            name, nodes or DEFAULT_SIMULATED_NODES, kubernetes_version=kubernetes_version, progress=progress
+        )
+    if kubernetes_version != binaries.DEFAULT_KUBERNETES:
+        raise ValueError(f"--kubernetes: real nodes are of {binaries.DEFAULT_KUBERNETES} only")
+    real = _real()
+    return real.up(name, Path(nodes)) if nodes is not None else real.up(name)
+
+
+def down(size: Size, name: str, progress: Progress = say) -> None:
+    """End a cluster; nothing happens when there is none."""
+    if size is Size.REAL:
+        _real().down(name)
+    else:
+        controlplane.down(name, progress)
+    remove_tree(cluster_directory(name))
+
+
+def clean(progress: Progress = say) -> None:
+    """End all clusters of all names, and what crashes left of them."""
+    ended = [_clean_one(name, progress) for name in cluster_names()]
+    # Namespaces, mounts and control groups of real nodes have no record in any one cluster's directory.
+    if os.geteuid() == 0:
+        _real().clean()
+    progress(f"{len(ended)} clusters ended" if ended else "no cluster was there")
+
+
+def end_orphans(progress: Progress = say) -> None:
+    """End the clusters whose owner is gone, such as those of a test session that was killed."""
+    for name in cluster_names():
+        owner = _read(name).get("owner")
+        if owner is not None and processes.start_ticks(owner["pid"]) != owner["start_ticks"]:
+            progress(f"cluster {name}: its owner, process {owner['pid']}, is gone")
+            _clean_one(name, progress)
+
+
+def kubeconfig(name: str) -> Path:
+    """Return the path of a cluster's kubeconfig; raises ValueError when there is no such cluster."""
+    path = cluster_directory(name) / "kubeconfig"
+    if not path.exists():
+        present = ", ".join(cluster_names()) or "none"
+        raise ValueError(f"no cluster {name}; there are: {present}")
+    return path
+
+
+def show_all() -> int:
+    """Print the state of every cluster; returns 0 when all of them are whole."""
+    names = cluster_names()
+    if not names:
+        print("no clusters")
+    return max([show(name) for name in names], default=0)
+
+
+def show(name: str) -> int:
+    """Print the state of a cluster; returns 0 when every daemon that was started still runs."""
+    directory = cluster_directory(name)
+    daemons = processes.recorded(directory)
+    if not daemons:
+        print(f"{name}: not up")
+        return 1
+    print(f"{name}: {_read(name).get('size', 'size unknown')}, in {directory}")
+    dead = 0
+    for daemon in daemons:
+        alive = processes.is_alive(daemon)
+        dead += not alive
+        print(f"  {daemon.name:32} {'running' if alive else 'ENDED':8} {daemon.pid:>8}  {daemon.log}")
+    if dead:
+        print(f"  {dead} ended by themselves: `up` again heals it")
+    return 1 if dead else 0
+
+
+def existing(name: str) -> ControlPlane | SimulatedCluster | None:
+    """Return a cluster without real nodes that somebody else keeps up, by its name."""
+    return simulated.get(name) or controlplane.get(name)
+
+
+def _clean_one(name: str, progress: Progress) -> str:
+    recorded = _read(name).get("size", Size.CONTROL_PLANE)
+    down(Size(recorded) if os.geteuid() == 0 else Size.CONTROL_PLANE, name, progress)
+    return name
+
+
+def _record(size: Size, name: str, owned: bool) -> None:
+    with exclusive(clusters_directory() / f".{name}.lock", f"cluster {name}"):
+        present = _read(name).get("size", size)
+        if present != size:
+            raise ValueError(
+                f"cluster {name} is {present}, not {size}: take it down first, or use another --name"
+            )
+        owner = {"pid": os.getpid(), "start_ticks": processes.start_ticks(os.getpid())} if owned else None
+        directory = cluster_directory(name)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "cluster.json").write_text(json.dumps({"size": size, "owner": owner}))
+
+
+def _read(name: str) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads((cluster_directory(name) / "cluster.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return content
+
+
+def _real() -> Any:
+    # Late, because it needs programs and rights that the other sizes do without.
+    return importlib.import_module("tests.cluster.real")
