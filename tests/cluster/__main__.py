@@ -82,7 +82,6 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument(
         "sets",
         nargs="*",
-        choices=[*binaries.SETS, []],
         metavar="SET",
         help=f"of {', '.join(binaries.SETS)}; default {' '.join(_DEFAULT_SETS)}",
     )

@@ -64,6 +64,9 @@ def clean(progress: Progress = say) -> None:
     # Namespaces, mounts and control groups of real nodes have no record in any one cluster's directory.
     if os.geteuid() == 0:
         _real().clean()
+    left = processes.end_marked(clusters_directory(), progress=progress)
+    if left:
+        progress(f"{left} processes ended whose cluster's directory was gone")
     progress(f"{len(ended)} clusters ended" if ended else "no cluster was there")
 
 

@@ -124,17 +124,15 @@ def is_alive(daemon: Daemon) -> bool:
 
 
 def marked(directory: Path) -> tuple[int, ...]:
-    """Return the ids of all processes with this cluster's directory in their environment, recorded or not."""
-    needle = f"{MARKER}={directory}".encode()
+    """Return the ids of all processes marked with this directory or one below it, recorded or not."""
+    mark = f"{MARKER}={directory}".encode()
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if (
-                needle in (path / "environ").read_bytes().split(b"\0")
-                and start_ticks(int(path.name)) is not None
-            ):
+            words = (path / "environ").read_bytes().split(b"\0")
+            if any(word == mark or word.startswith(mark + b"/") for word in words):
                 found.append(int(path.name))
-    return tuple(pid for pid in sorted(found) if pid != os.getpid())
+    return tuple(pid for pid in sorted(found) if pid != os.getpid() and start_ticks(pid) is not None)
 
 
 # ---- waiting
@@ -200,7 +198,7 @@ def stop_all(
 
 
 def end_marked(directory: Path, *, grace_seconds: float = 10.0, progress: Progress = say) -> int:
-    """End processes that carry this cluster's mark though no record names them; return how many."""
+    """End processes marked with this directory or one below it, recorded or not; return how many."""
     left = []
     for pid in marked(directory):
         ticks = start_ticks(pid)
@@ -251,7 +249,7 @@ def _read_record(path: Path) -> Daemon | None:
 
 
 def start_ticks(pid: int) -> int | None:
-    """Return when a process started, in clock ticks from boot; None when there is no such process, or a zombie."""
+    """Return when a process started, in clock ticks from boot; None when there is none, or a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
