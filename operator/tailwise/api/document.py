@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, PlainSerializer
 from pydantic.alias_generators import to_camel
 
 
@@ -17,3 +20,19 @@ class Document(BaseModel):
         validate_by_alias=True,
         serialize_by_alias=True,
     )
+
+
+class StatusDocument(Document):
+    """A document that an operator of another version may have written: unknown fields are passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+def _rfc3339_seconds(time: datetime) -> str:
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+# metav1.Time: UTC, whole seconds. Anything finer would make two writes of one status differ.
+Timestamp = Annotated[
+    datetime, PlainSerializer(_rfc3339_seconds, return_type=str, when_used="json-unless-none")
+]

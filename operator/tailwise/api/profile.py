@@ -55,7 +55,9 @@ class WorkTerms(Document):
     operators pay a fixed price, and matrix-vector products are bound by reading their weights.
     """
 
-    dense_flops: int = Field(0, ge=0, description="FLOPs of convolutions with one group.")
+    dense_flops: int = Field(0, ge=0, description="FLOPs of convolutions with one group, 1x1 apart.")
+    pointwise_flops: int = Field(0, ge=0, description="FLOPs of 1x1 convolutions with one group.")
+    stem_flops: int = Field(0, ge=0, description="FLOPs of convolutions over fewer than 4 input channels.")
     matmul_flops: int = Field(0, ge=0, description="FLOPs of matrix products with many rows.")
     depthwise_flops: int = Field(0, ge=0, description="FLOPs of convolutions with one channel a group.")
     grouped_flops: int = Field(
@@ -66,10 +68,18 @@ class WorkTerms(Document):
     )
     transposed_flops: int = Field(0, ge=0, description="FLOPs of transposed convolutions.")
     recurrent_flops: int = Field(0, ge=0, description="FLOPs of RNN, GRU and LSTM.")
+    quantised_flops: int = Field(0, ge=0, description="FLOPs of products of 8-bit integers.")
     matrix_vector_bytes: int = Field(0, ge=0, description="Weight bytes read by products with few rows.")
+    weight_bytes: int = Field(0, ge=0, description="Weight bytes read by all other products.")
+    convolution_bytes: int = Field(0, ge=0, description="Activation bytes in and out of convolutions.")
+    product_bytes: int = Field(0, ge=0, description="Activation bytes in and out of matrix products.")
     elementwise_elements: int = Field(
         0, ge=0, description="Output elements of operators the runtime does not fuse."
     )
+    transcendental_elements: int = Field(
+        0, ge=0, description="Output elements of exponentials and their kin, not fused."
+    )
+    pooling_operations: int = Field(0, ge=0, description="Output elements of pooling x its window.")
     moved_bytes: int = Field(
         0, ge=0, description="Bytes of activations read and written by operators not fused."
     )
