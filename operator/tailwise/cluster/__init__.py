@@ -1,5 +1,6 @@
 """Kubernetes in and out.
 
-In: the API server's answers. Out: requests to it: reflectors, server-side apply, patches, events, leases. Turns objects into the
-domain's frozen values and decisions into requests. May import tailwise.telemetry and below.
+In: the API server's lists and watches (``reflector``), node hardware in ConfigMaps (``hardware``). Out:
+requests whose outcome is a value (``apply``), events (``events``), the leader's Lease (``lease``).
+``queue`` is what controllers take their keys from. May import tailwise.telemetry and below.
 """

@@ -1,0 +1,171 @@
+"""Writes, with what usually goes wrong as values instead of exceptions.
+
+A conflict means that the object changed since it was read; not found that it is gone: both are ordinary
+answers for a controller, which looks again. What is left to exceptions is an API server that does not
+answer or is overloaded: those are tried again by the queue with back-off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Any
+
+from tailwise.api.labels import OPERATOR_FIELD_MANAGER
+from tailwise.cluster.client import ApiError, Client, ContentType, Resource
+
+_APPLY_QUERY = {"fieldManager": OPERATOR_FIELD_MANAGER, "fieldValidation": "Strict"}
+
+
+class Outcome(StrEnum):
+    """What became of a write."""
+
+    DONE = "Done"
+    CONFLICT = "Conflict"
+    NOT_FOUND = "NotFound"
+    REFUSED = "Refused"  # invalid or forbidden: the same request will fail again
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Outcome of a write; ``object`` is what the API server holds now, empty unless done."""
+
+    outcome: Outcome
+    object: Mapping[str, Any]
+    message: str = ""
+
+    @property
+    def done(self) -> bool:
+        """Whether the write took effect."""
+        return self.outcome is Outcome.DONE
+
+
+_OUTCOMES = {
+    HTTPStatus.CONFLICT: Outcome.CONFLICT,
+    HTTPStatus.NOT_FOUND: Outcome.NOT_FOUND,
+    HTTPStatus.BAD_REQUEST: Outcome.REFUSED,
+    HTTPStatus.FORBIDDEN: Outcome.REFUSED,
+    HTTPStatus.UNPROCESSABLE_ENTITY: Outcome.REFUSED,
+}
+
+
+async def apply(client: Client, resource: Resource, manifest: Mapping[str, Any], *, force: bool) -> Written:
+    """Server-side apply of a manifest (with metadata.name and, where it has one, metadata.namespace).
+
+    ``force`` takes over fields that another manager owns; without it such a field is a conflict.
+    A ``metadata.uid`` in the manifest makes the API server refuse to create the object anew (409).
+    """
+    metadata = manifest["metadata"]
+    path = resource.path(metadata.get("namespace"), metadata["name"])
+    query = {**_APPLY_QUERY, "force": "true" if force else "false"}
+    return await _write(client, ("PATCH", path), manifest, ContentType.APPLY, query)
+
+
+async def apply_status(
+    client: Client,
+    resource: Resource,
+    *,
+    namespace: str | None,
+    name: str,
+    uid: str,
+    status: Mapping[str, Any],
+) -> Written:
+    """Server-side apply of the whole of ``status``: what is left out of it is removed.
+
+    Not found when the object of this uid is gone, also when another took its name.
+    """
+    metadata = {"name": name, "uid": uid} | ({"namespace": namespace} if namespace else {})
+    manifest = {
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
+        "metadata": metadata,
+        "status": status,
+    }
+    path = resource.path(namespace, name, "status")
+    query = {**_APPLY_QUERY, "force": "true"}
+    written = await _write(client, ("PATCH", path), manifest, ContentType.APPLY, query)
+    if written.outcome is Outcome.CONFLICT:
+        return Written(Outcome.NOT_FOUND, {}, written.message)
+    return written
+
+
+async def patch_json(
+    client: Client,
+    resource: Resource,
+    namespace: str | None,
+    name: str,
+    operations: Sequence[Mapping[str, Any]],
+) -> Written:
+    """JSON patch (RFC 6902). Preconditions are ``test`` operations; one that fails is a conflict."""
+    path = resource.path(namespace, name)
+    query = {"fieldManager": OPERATOR_FIELD_MANAGER}
+    written = await _write(client, ("PATCH", path), list(operations), ContentType.JSON_PATCH, query)
+    if written.outcome is Outcome.REFUSED and _is_failed_test(written.message):
+        return Written(Outcome.CONFLICT, {}, written.message)
+    return written
+
+
+async def merge_patch(
+    client: Client, resource: Resource, namespace: str | None, name: str, patch: Mapping[str, Any]
+) -> Written:
+    """JSON merge patch (RFC 7396). Preconditions are metadata.uid and metadata.resourceVersion in it."""
+    path = resource.path(namespace, name)
+    return await _write(
+        client, ("PATCH", path), patch, ContentType.MERGE_PATCH, {"fieldManager": OPERATOR_FIELD_MANAGER}
+    )
+
+
+async def create(client: Client, resource: Resource, manifest: Mapping[str, Any]) -> Written:
+    """Create an object; a conflict when one of this name exists."""
+    path = resource.path(manifest["metadata"].get("namespace"))
+    return await _write(
+        client, ("POST", path), manifest, ContentType.JSON, {"fieldManager": OPERATOR_FIELD_MANAGER}
+    )
+
+
+async def replace(client: Client, resource: Resource, manifest: Mapping[str, Any]) -> Written:
+    """Replace an object; a conflict when its metadata.resourceVersion is not the stored one."""
+    metadata = manifest["metadata"]
+    path = resource.path(metadata.get("namespace"), metadata["name"])
+    return await _write(
+        client, ("PUT", path), manifest, ContentType.JSON, {"fieldManager": OPERATOR_FIELD_MANAGER}
+    )
+
+
+async def delete(
+    client: Client,
+    resource: Resource,
+    namespace: str | None,
+    name: str,
+    *,
+    uid: str | None = None,
+    resource_version: str | None = None,
+) -> Written:
+    """Delete an object if it still is the one of this uid and resource version; else a conflict."""
+    preconditions = {
+        key: value
+        for key, value in (("uid", uid), ("resourceVersion", resource_version))
+        if value is not None
+    }
+    options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
+    return await _write(client, ("DELETE", resource.path(namespace, name)), options, ContentType.JSON, {})
+
+
+async def _write(
+    client: Client, target: tuple[str, str], body: Any, content_type: ContentType, query: Mapping[str, str]
+) -> Written:
+    try:
+        answer = await client.request(*target, query=query, body=body, content_type=content_type)
+    except ApiError as error:
+        outcome = _OUTCOMES.get(HTTPStatus(error.code))
+        if outcome is None:
+            raise
+        return Written(outcome, {}, error.message)
+    return Written(Outcome.DONE, answer)
+
+
+def _is_failed_test(message: str) -> bool:
+    # A failed `test` is answered with 422, no causes and this sentence alone; an invalid object has causes.
+    return message.startswith("the server rejected our request due to an error in our request")

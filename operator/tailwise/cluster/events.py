@@ -1,0 +1,270 @@
+"""What users read in ``kubectl describe`` and ``kubectl events``: one small constructor an event.
+
+An event is told once. What makes two the same is its key (object, reason, and what the constructor adds),
+not its sentence, since figures in it change. A repetition raises the count of the first one's series, at
+most once in five minutes, and because names are made from keys this holds across restarts too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+import aiohttp
+
+from tailwise.api.conditions import Condition, EventReason
+from tailwise.api.labels import WORKLOAD_LABEL
+from tailwise.cluster import apply
+from tailwise.cluster.client import EVENTS, ApiError, Client, Resource
+
+_LOGGER = logging.getLogger(__name__)
+
+_COMPONENT = "tailwise.dev/operator"
+_LONGEST_NOTE = 1024  # the API's limit
+_SERIES_INTERVAL_SECONDS = 300.0
+_QUEUE_LENGTH = 2000
+_REMEMBERED = 20_000
+# As client-go's spam filter: an object may have 25 events at once, then one in five minutes.
+_BURST, _REFILL_SECONDS = 25, 300.0
+
+
+class EventType(StrEnum):
+    """Whether somebody should look."""
+
+    NORMAL = "Normal"
+    WARNING = "Warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Regarding:
+    """The object an event is about."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+
+    @staticmethod
+    def of(resource: Resource, namespace: str, name: str, uid: str) -> Regarding:
+        """The reference to an object of a resource."""
+        return Regarding(resource.api_version, resource.kind, namespace, name, uid)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing to tell. ``key`` tells apart events of one reason on one object."""
+
+    regarding: Regarding
+    type: EventType
+    reason: str
+    action: str
+    note: str
+    key: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of the Event object, the same for all repetitions."""
+        identity = "\0".join((self.regarding.uid, self.regarding.name, self.reason, self.key))
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
+        return f"{self.regarding.name[:200].rstrip('.-')}.{digest}"
+
+
+# ---- one constructor an event: pods
+
+
+def placed(pod: Regarding, node: str, sentence: str) -> Event:
+    """A pod got its node."""
+    return Event(pod, EventType.NORMAL, EventReason.PLACED, "Place", f"Placed on {node}: {sentence}")
+
+
+def no_feasible_node(pod: Regarding, sentence: str) -> Event:
+    """No node fits a pod now; it is tried again when the cluster changes."""
+    return Event(pod, EventType.WARNING, EventReason.NO_FEASIBLE_NODE, "Place", sentence)
+
+
+def fell_back(pod: Regarding, why: str) -> Event:
+    """A pod was let go without a placement."""
+    note = f"Left to the default scheduler without a placement: {why}"
+    return Event(pod, EventType.WARNING, EventReason.FELL_BACK, "Place", note)
+
+
+def held(pod: Regarding, why: str) -> Event:
+    """A pod stays gated because its workload says so."""
+    note = f"Held at the gate, because spec.placement.fallback is Hold: {why}"
+    return Event(pod, EventType.WARNING, EventReason.HELD, "Place", note)
+
+
+def unknown_workload(pod: Regarding, workload: str) -> Event:
+    """A pod's label names no workload of its namespace."""
+    note = (
+        f"metadata.labels[{WORKLOAD_LABEL}]: namespace {pod.namespace} has no InferenceWorkload {workload}, "
+        "so the pod is left to the default scheduler; create it, or correct the label"
+    )
+    return Event(pod, EventType.WARNING, EventReason.UNKNOWN_WORKLOAD, "Place", note, workload)
+
+
+def claimed_twice(pod: Regarding, labelled: str, owner: str) -> Event:
+    """A pod's label names one workload while another's template made it."""
+    note = (
+        f"metadata.labels[{WORKLOAD_LABEL}]: names InferenceWorkload {labelled}, but the pod was made by the "
+        f"template of {owner}, which counts; remove the label from spec.template of {owner}"
+    )
+    return Event(pod, EventType.WARNING, EventReason.CLAIMED_TWICE, "Place", note, f"{labelled}/{owner}")
+
+
+# ---- one constructor an event: workloads, latency models, hardware
+
+
+def condition_turned(regarding: Regarding, condition: Condition, *, good: bool) -> Event:
+    """A condition turned; its reason and message are the event's, told once for each reason."""
+    kind = EventType.NORMAL if good else EventType.WARNING
+    return Event(
+        regarding, kind, condition.reason, "Reconcile", condition.message or condition.reason, condition.type
+    )
+
+
+def hardware_unreadable(config_map: Regarding, message: str) -> Event:
+    """A node's hardware ConfigMap cannot be read."""
+    return Event(config_map, EventType.WARNING, "HardwareUnreadable", "Read", message)
+
+
+# ---- posting
+
+
+@dataclass(slots=True)
+class _Told:
+    count: int
+    told_at: float
+    untold: int = 0
+
+
+class Recorder:
+    """Takes events without waiting and posts them in the background; losing one harms nobody but readers."""
+
+    def __init__(self, client: Client, instance: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._instance = instance[:128]
+        self._clock = clock
+        self._queue: asyncio.Queue[Event] = asyncio.Queue(_QUEUE_LENGTH)
+        self._told: OrderedDict[str, _Told] = OrderedDict()
+        self._tokens: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self.dropped = 0
+
+    def record(self, event: Event) -> None:
+        """Have an event told, unless it was told lately or its object has had too many."""
+        now = self._clock()
+        identity = f"{event.regarding.namespace}/{event.name}"
+        told = self._told.get(identity)
+        if told is not None and now - told.told_at < _SERIES_INTERVAL_SECONDS:
+            told.untold += 1
+            return
+        if told is None and not self._allowed(event.regarding.uid, now):
+            self.dropped += 1
+            return
+        if told is None:
+            told = self._told[identity] = _Told(0, now)
+            if len(self._told) > _REMEMBERED:
+                self._told.popitem(last=False)
+        told.told_at = now
+        told.untold += 1
+        try:
+            self._queue.put_nowait(event)
+        except asyncio.QueueFull:
+            self.dropped += 1
+
+    async def run(self, workers: int = 4) -> None:
+        """Post until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(workers):
+                group.create_task(self._post_all(), name=f"events-{number}")
+
+    async def drain(self, seconds: float) -> None:
+        """Wait a little for what is queued, before the process ends."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._queue.join()
+        except TimeoutError:
+            _LOGGER.info("%d events left untold", self._queue.qsize())
+
+    async def _post_all(self) -> None:
+        while True:
+            event = await self._queue.get()
+            try:
+                await self._post(event)
+            except (ApiError, aiohttp.ClientError, TimeoutError, OSError) as error:
+                self.dropped += 1
+                _LOGGER.info("event %s on %s not told: %s", event.reason, event.regarding.name, error)
+            except Exception:
+                _LOGGER.exception("event %s on %s not told", event.reason, event.regarding.name)
+            finally:
+                self._queue.task_done()
+
+    async def _post(self, event: Event) -> None:
+        namespace = event.regarding.namespace or "default"
+        told = self._told.get(f"{event.regarding.namespace}/{event.name}") or _Told(0, self._clock(), 1)
+        count, told.untold = told.untold, 0
+        if told.count == 0:
+            written = await apply.create(self._client, EVENTS, self._manifest(event, namespace))
+            if written.outcome is not apply.Outcome.CONFLICT:
+                if not written.done:
+                    _LOGGER.info(
+                        "event %s on %s refused: %s", event.reason, event.regarding.name, written.message
+                    )
+                told.count += count
+                return
+            # Told by a process before this one: a restart is no news, so only the count goes on.
+            stored = await self._client.request("GET", EVENTS.path(namespace, event.name))
+            told.count = int((stored.get("series") or {}).get("count") or 1)
+        told.count += count
+        series = {"count": max(told.count, 2), "lastObservedTime": _now()}
+        written = await apply.merge_patch(self._client, EVENTS, namespace, event.name, {"series": series})
+        if written.outcome is apply.Outcome.NOT_FOUND:  # the API server keeps events for an hour
+            told.count = count
+            await apply.create(self._client, EVENTS, self._manifest(event, namespace))
+
+    def _manifest(self, event: Event, namespace: str) -> dict[str, Any]:
+        note = event.note if len(event.note) <= _LONGEST_NOTE else event.note[: _LONGEST_NOTE - 1] + "…"
+        regarding = {
+            "apiVersion": event.regarding.api_version,
+            "kind": event.regarding.kind,
+            "name": event.regarding.name,
+            "uid": event.regarding.uid,
+        }
+        if event.regarding.namespace:
+            regarding["namespace"] = event.regarding.namespace
+        return {
+            "apiVersion": EVENTS.api_version,
+            "kind": EVENTS.kind,
+            "metadata": {"name": event.name, "namespace": namespace},
+            "eventTime": _now(),
+            "type": event.type.value,
+            "reason": str(event.reason),
+            "action": event.action,
+            "note": note,
+            "regarding": regarding,
+            "reportingController": _COMPONENT,
+            "reportingInstance": self._instance,
+        }
+
+    def _allowed(self, uid: str, now: float) -> bool:
+        tokens, since = self._tokens.get(uid, (float(_BURST), now))
+        tokens = min(float(_BURST), tokens + (now - since) / _REFILL_SECONDS)
+        allowed = tokens >= 1
+        self._tokens[uid] = (tokens - 1 if allowed else tokens, now)
+        self._tokens.move_to_end(uid)
+        if len(self._tokens) > _REMEMBERED:
+            self._tokens.popitem(last=False)
+        return allowed
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
