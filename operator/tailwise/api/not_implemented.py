@@ -1,0 +1,88 @@
+"""Which fields in use have no behaviour in this version; a condition names them, so that none is ignored.
+
+The tables below shrink as behaviour lands: remove the entry in the change that brings it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tailwise.api.inference_workload import InferenceWorkloadSpec
+from tailwise.api.latency_model import LatencyModelSpec
+from tailwise.api.placement_policy import Binding, Neighbours, Objective, Policy
+from tailwise.api.training_policy import FeatureSet
+
+READABLE_SCHEMES = frozenset({"https", "http", "file"})
+
+_WORKLOAD: Mapping[str, Callable[[InferenceWorkloadSpec], bool]] = {
+    "spec.model.url (schemes other than https, http and file)": lambda spec: (
+        spec.model.url.partition("://")[0] not in READABLE_SCHEMES
+    ),
+    "spec.model.serviceAccountName": lambda spec: spec.model.service_account_name is not None,
+    "spec.slo.percentile (other than 90)": lambda spec: spec.slo.percentile != 90,
+    "spec.serving.port": lambda spec: spec.serving is not None and spec.serving.port is not None,
+    "spec.serving.modelName": lambda spec: spec.serving is not None and spec.serving.model_name is not None,
+    "spec.placement.binding: NodeName": lambda spec: spec.placement.binding is Binding.NODE_NAME,
+    "spec.placement.policy: Feasible": lambda spec: spec.placement.policy is Policy.FEASIBLE,
+    "spec.placement.objective: Tightest": lambda spec: spec.placement.objective is Objective.TIGHTEST,
+    "spec.placement.neighbours: Respect": lambda spec: spec.placement.neighbours is Neighbours.RESPECT,
+    "spec.placement.relocation": lambda spec: spec.placement.relocation is not None,
+}
+
+# Each of these is described by the schema and waits for training to land.
+_LATENCY_MODEL = (
+    "dataset",
+    "profiling",
+    "smoothing",
+    "algorithms",
+    "search",
+    "calibration",
+    "promotion",
+    "schedule",
+    "drift",
+    "training_job",
+    "history_limit",
+    "artifact_store",
+)
+
+
+def unimplemented_workload_fields(spec: InferenceWorkloadSpec) -> list[str]:
+    """Paths of the fields that ``spec`` uses and this version does not act upon, in order of the schema."""
+    return [path for path, uses in _WORKLOAD.items() if uses(spec)]
+
+
+def unimplemented_latency_model_fields(spec: LatencyModelSpec) -> list[str]:
+    """Paths of the fields that ``spec`` sets to other than their defaults and this version passes over."""
+    default = LatencyModelSpec()
+    paths = ["spec.featureSet: Paper"] if spec.feature_set is FeatureSet.PAPER else []
+    for name in _LATENCY_MODEL:
+        paths += _differences(f"spec.{_alias(name)}", _plain(spec, name), _plain(default, name))
+    return paths
+
+
+def unimplemented_fields(spec: InferenceWorkloadSpec | LatencyModelSpec) -> list[str]:
+    """Paths of the fields that ``spec`` uses and this version does not act upon."""
+    if isinstance(spec, InferenceWorkloadSpec):
+        return unimplemented_workload_fields(spec)
+    return unimplemented_latency_model_fields(spec)
+
+
+def _alias(name: str) -> str:
+    return LatencyModelSpec.model_fields[name].alias or name
+
+
+def _plain(spec: LatencyModelSpec, name: str) -> Any:
+    return spec.model_dump(mode="json", include={name}).get(_alias(name))
+
+
+def _differences(path: str, value: Any, default: Any) -> list[str]:
+    """Paths at or below ``path`` where ``value`` is not ``default``; a list counts as a whole."""
+    if value == default:
+        return []
+    if isinstance(value, dict) and isinstance(default, dict):
+        keys = [key for key in value if value[key] != default.get(key)]
+        return [
+            found for key in keys for found in _differences(f"{path}.{key}", value[key], default.get(key))
+        ]
+    return [path]
