@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tests.cluster import binaries, lifecycle, processes
+from tests.cluster import binaries, lifecycle
 from tests.cluster.locks import say
 from tests.cluster.sizes import Size
 
@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return _run(options)
-    except (ValueError, OSError, processes.DaemonError, binaries.BuildError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

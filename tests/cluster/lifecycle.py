@@ -33,7 +33,7 @@ def up(
 
     `owned` ties its life to this process: `end_orphans` ends it when this process is gone.
     """
-    _record(size, name, owned)
+    claim(size, name, owned=owned)
     if size is Size.CONTROL_PLANE:
         if nodes is not None:
             raise ValueError("--nodes: a control plane has none; use simulated or real")
@@ -45,14 +45,14 @@ def up(
         )
     if kubernetes_version != binaries.DEFAULT_KUBERNETES:
         raise ValueError(f"--kubernetes: real nodes are of {binaries.DEFAULT_KUBERNETES} only")
-    real = _real()
-    return real.up(name, Path(nodes)) if nodes is not None else real.up(name)
+    shapes = _late("node_shapes").load(Path(nodes)) if nodes is not None else None
+    return _late("real").up(name, shapes, progress)
 
 
 def down(size: Size, name: str, progress: Progress = say) -> None:
     """End a cluster; nothing happens when there is none."""
     if size is Size.REAL:
-        _real().down(name)
+        _late("real").down(name, progress)
     else:
         controlplane.down(name, progress)
     remove_tree(cluster_directory(name))
@@ -60,14 +60,13 @@ def down(size: Size, name: str, progress: Progress = say) -> None:
 
 def clean(progress: Progress = say) -> None:
     """End all clusters of all names, and what crashes left of them."""
-    ended = [_clean_one(name, progress) for name in cluster_names()]
-    # Namespaces, mounts and control groups of real nodes have no record in any one cluster's directory.
-    if os.geteuid() == 0:
-        _real().clean()
+    names = cluster_names()
+    for name in names:
+        down(size_of(name), name, progress)
     left = processes.end_marked(clusters_directory(), progress=progress)
     if left:
         progress(f"{left} processes ended whose cluster's directory was gone")
-    progress(f"{len(ended)} clusters ended" if ended else "no cluster was there")
+    progress(f"{len(names)} clusters ended" if names else "no cluster was there")
 
 
 def end_orphans(progress: Progress = say) -> None:
@@ -76,7 +75,7 @@ def end_orphans(progress: Progress = say) -> None:
         owner = _read(name).get("owner")
         if owner is not None and processes.start_ticks(owner["pid"]) != owner["start_ticks"]:
             progress(f"cluster {name}: its owner, process {owner['pid']}, is gone")
-            _clean_one(name, progress)
+            down(size_of(name), name, progress)
 
 
 def kubeconfig(name: str) -> Path:
@@ -103,7 +102,7 @@ def show(name: str) -> int:
     if not daemons:
         print(f"{name}: not up")
         return 1
-    print(f"{name}: {_read(name).get('size', 'size unknown')}, in {directory}")
+    print(f"{name}: {size_of(name)}, in {directory}")
     dead = 0
     for daemon in daemons:
         alive = processes.is_alive(daemon)
@@ -119,21 +118,28 @@ def existing(name: str) -> ControlPlane | SimulatedCluster | None:
     return simulated.get(name) or controlplane.get(name)
 
 
-def _clean_one(name: str, progress: Progress) -> str:
-    recorded = _read(name).get("size", Size.CONTROL_PLANE)
-    down(Size(recorded) if os.geteuid() == 0 else Size.CONTROL_PLANE, name, progress)
-    return name
+def size_of(name: str) -> Size:
+    """Return a cluster's size by what its directory holds, also when its module was called directly."""
+    directory = cluster_directory(name)
+    for size, file in ((Size.REAL, "real.json"), (Size.SIMULATED, "simulated.json")):
+        if (directory / file).exists():
+            return size
+    return Size(_read(name).get("size", Size.CONTROL_PLANE))
 
 
-def _record(size: Size, name: str, owned: bool) -> None:
+def claim(size: Size, name: str, *, owned: bool) -> None:
+    """Write down a cluster's size and, if `owned`, that it lives as long as this process.
+
+    Raises ValueError when the name belongs to a cluster of another size.
+    """
+    directory = cluster_directory(name)
     with exclusive(clusters_directory() / f".{name}.lock", f"cluster {name}"):
-        present = _read(name).get("size", size)
-        if present != size:
+        present = size_of(name)
+        if directory.exists() and present != size:
             raise ValueError(
                 f"cluster {name} is {present}, not {size}: take it down first, or use another --name"
             )
         owner = {"pid": os.getpid(), "start_ticks": processes.start_ticks(os.getpid())} if owned else None
-        directory = cluster_directory(name)
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "cluster.json").write_text(json.dumps({"size": size, "owner": owner}))
 
@@ -146,6 +152,6 @@ def _read(name: str) -> dict[str, Any]:
     return content
 
 
-def _real() -> Any:
-    # Late, because it needs programs and rights that the other sizes do without.
-    return importlib.import_module("tests.cluster.real")
+def _late(module: str) -> Any:
+    # What the size `real` needs is no business of the other two.
+    return importlib.import_module(f"tests.cluster.{module}")

@@ -1,0 +1,167 @@
+"""Clusters for tests. Nothing here is a stand-in: each fixture is a real API server, kwok or kubelets.
+
+control_plane       an API server, controller-manager and scheduler, one a session, with crds/ applied
+namespace, api      a new namespace a test on it, and a kubernetes-asyncio client
+simulated_cluster   the same with simulated nodes and Prometheus (and simulated_namespace, simulated_api)
+real_cluster        real kubelets, one a session, for tests marked real_nodes
+
+With TAILWISE_KEEP_CLUSTERS=1 the clusters stay up and the next session finds them (end them with
+`python -m tests.cluster clean`). Otherwise they end with the session; what a killed session left is ended by
+the next one.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from kubernetes_asyncio.client import ApiClient
+
+from tests.cluster import api as cluster_api
+from tests.cluster import crds, lifecycle
+from tests.cluster.clients import api_client, fresh_namespace
+from tests.cluster.controlplane import ControlPlane
+from tests.cluster.locks import Progress
+from tests.cluster.simulated import SimulatedCluster
+from tests.cluster.sizes import Size
+
+if TYPE_CHECKING:
+    from tests.cluster.real import RealCluster
+
+_LEFT_OUT: pytest.StashKey[tuple[str, list[str]]] = pytest.StashKey()
+_SIMULATED_NODES = "12"
+
+
+# ---- clusters
+
+
+@pytest.fixture(scope="session")
+def progress(request: pytest.FixtureRequest) -> Progress:
+    """Lines that are seen at once, past pytest's capture: a cold build takes minutes."""
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+
+    def line(text: str) -> None:
+        if reporter is not None:
+            reporter.ensure_newline()
+            reporter.write_line(text)
+
+    return line
+
+
+@pytest.fixture(scope="session")
+def control_plane(progress: Progress) -> Iterator[ControlPlane]:
+    """A control plane with the product's CRDs; it has no nodes but those that a test creates."""
+    for plane in _session_cluster(Size.CONTROL_PLANE, None, progress):
+        crds.apply(cluster_api.connect(plane), progress)
+        yield plane
+
+
+@pytest.fixture(scope="session")
+def simulated_cluster(progress: Progress) -> Iterator[SimulatedCluster]:
+    """Simulated nodes (the paper's four shapes, three of each), Prometheus, and the product's CRDs."""
+    for cluster in _session_cluster(Size.SIMULATED, _SIMULATED_NODES, progress):
+        crds.apply(cluster_api.connect(cluster.plane), progress)
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def real_cluster(request: pytest.FixtureRequest, progress: Progress) -> "Iterator[RealCluster]":
+    """Real kubelets; use it only from tests marked real_nodes. CRDs are the chart's to install."""
+    unmarked = [item.nodeid for item in request.session.items if _uses_real_nodes_unmarked(item)]
+    if unmarked:
+        pytest.fail(f"real_cluster is used by tests without the mark real_nodes: {', '.join(unmarked)}")
+    yield from _session_cluster(Size.REAL, None, progress)
+
+
+def _session_cluster(size: Size, nodes: str | None, progress: Progress) -> Iterator[Any]:
+    if os.environ.get("TAILWISE_KEEP_CLUSTERS"):
+        yield lifecycle.up(size, f"test-{size}", nodes=nodes, progress=progress)
+        return
+    lifecycle.end_orphans(progress)
+    name = f"test-{os.getpid()}-{size}"
+    try:
+        yield lifecycle.up(size, name, nodes=nodes, owned=True, progress=progress)
+    finally:
+        lifecycle.down(size, name, progress)
+
+
+# ---- clients and namespaces
+
+
+@pytest.fixture
+async def api(control_plane: ControlPlane) -> AsyncIterator[ApiClient]:
+    """A client of the session's control plane, with all rights."""
+    async with api_client(control_plane.kubeconfig) as connected:
+        yield connected
+
+
+@pytest.fixture
+async def namespace(api: ApiClient) -> AsyncIterator[str]:
+    """The name of a new namespace on the session's control plane."""
+    async with fresh_namespace(api) as name:
+        yield name
+
+
+@pytest.fixture
+async def simulated_api(simulated_cluster: SimulatedCluster) -> AsyncIterator[ApiClient]:
+    """A client of the simulated cluster, with all rights."""
+    async with api_client(simulated_cluster.kubeconfig) as connected:
+        yield connected
+
+
+@pytest.fixture
+async def simulated_namespace(simulated_api: ApiClient) -> AsyncIterator[str]:
+    """The name of a new namespace on the simulated cluster."""
+    async with fresh_namespace(simulated_api) as name:
+        yield name
+
+
+# ---- what is left out is said
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect tests on real nodes where there can be none; pytest_terminal_summary says so."""
+    wanted = [item for item in items if item.get_closest_marker("real_nodes") is not None]
+    if not wanted or config.option.collectonly:
+        return
+    reason = _why_no_real_nodes()
+    if reason is not None:
+        config.hook.pytest_deselected(items=wanted)
+        items[:] = [item for item in items if item not in wanted]
+        config.stash[_LEFT_OUT] = (reason, [item.nodeid for item in wanted])
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say loudly which tests were left out and why."""
+    if _LEFT_OUT in config.stash:
+        reason, left_out = config.stash[_LEFT_OUT]
+        terminalreporter.section(f"LEFT OUT: {len(left_out)} tests on real nodes", red=True, bold=True)
+        terminalreporter.write_line(f"why: {reason}")
+        for nodeid in left_out:
+            terminalreporter.write_line(f"  {nodeid}")
+
+
+def _why_no_real_nodes() -> str | None:
+    if os.geteuid() != 0:
+        return "not root: namespaces, mounts and control groups need it. Run the same as root"
+    if shutil.which("unshare") is None or _fails(("unshare", "--net", "--mount", "true")):
+        return "this root may not make namespaces (unshare --net --mount fails): give it CAP_SYS_ADMIN"
+    from tests.cluster import debian  # noqa: PLC0415 - only where there may be real nodes
+
+    try:
+        debian.ensure((*debian.NODE_PROGRAMS, *debian.IMAGE_PROGRAMS), print)
+    except debian.MissingProgramsError as error:
+        return str(error)
+    return None
+
+
+def _fails(command: Sequence[str]) -> bool:
+    return subprocess.run(command, capture_output=True, check=False).returncode != 0
+
+
+def _uses_real_nodes_unmarked(item: pytest.Item) -> bool:
+    names: Sequence[str] = getattr(item, "fixturenames", ())
+    return "real_cluster" in names and item.get_closest_marker("real_nodes") is None
