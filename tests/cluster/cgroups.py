@@ -1,4 +1,4 @@
-"""Control groups of real nodes: made, limited, read and removed, on cgroup v1 hierarchies or on cgroup v2 alone.
+"""Control groups of real nodes: made, limited, read and removed, on cgroup v1 or on cgroup v2 alone.
 
 A group is named as kubelet names it, `/CLUSTER/NODE`, from the root of each hierarchy.
 """
@@ -12,8 +12,8 @@ from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
 _V2_CONTROLLERS = ("cpuset", "cpu", "io", "memory", "pids")
-# Default 100 ms periods make tails by throttling that a slower machine would not have; 10 ms was measured to be near
-# a truly slower one (x2 meant: P50 x2.05, P90 x2.23). The kernel refuses quotas below 1 ms.
+# Default 100 ms periods make tails by throttling that a slower machine would not have; 10 ms was measured to
+# be near a truly slower one (x2 meant: P50 x2.05, P90 x2.23). The kernel refuses quotas below 1 ms.
 QUOTA_PERIOD_MICROSECONDS = 10_000
 _LEAST_QUOTA_MICROSECONDS = 1_000
 _REMOVAL_SECONDS = 10.0
@@ -24,7 +24,7 @@ class ControlGroupError(RuntimeError):
 
 
 def is_v2() -> bool:
-    """Whether the machine has cgroup v2 alone (a v2 mount beside v1 hierarchies counts as v1, as kubelet sees it)."""
+    """Whether the machine has cgroup v2 alone; v2 beside v1 hierarchies counts as v1, as for kubelet."""
     return (_ROOT / "cgroup.controllers").exists()
 
 
@@ -151,7 +151,8 @@ def _limit(group: str, cores: float | None) -> None:
     if is_v2():
         _path("", group, "cpu.max").write_text(f"{'max' if quota < 0 else quota} {QUOTA_PERIOD_MICROSECONDS}")
         return
-    # The quota goes first when it is lifted and last when it is set, else the kernel may see a forbidden mixture.
+    # The quota goes first when it is lifted and last when it is set, else the kernel may see a forbidden
+    # mixture.
     _path("cpu", group, "cpu.cfs_quota_us").write_text("-1")
     _path("cpu", group, "cpu.cfs_period_us").write_text(str(QUOTA_PERIOD_MICROSECONDS))
     _path("cpu", group, "cpu.cfs_quota_us").write_text(str(quota))

@@ -1,9 +1,10 @@
 """What each carved-out node would show of itself, as text files for its node-exporter.
 
-node-exporter reads /proc, which shows the whole machine. A node here is a control group with a quota, so its CPU and memory
-are accounted from the group: a node of 0.15 cores appears as one CPU, which is busy all the time when the quota is used up.
-Hence `1 - rate(idle)`, and every other ratio of modes, is the node's own utilisation.
-Run as a program with the path of a JSON file: [{"group", "cores", "memory_bytes", "file"}], one entry a node.
+node-exporter reads /proc, which shows the whole machine. A node here is a control group with a quota, so its
+CPU and memory are accounted from the group: a node of 0.15 cores appears as one CPU, which is busy all the
+time when the quota is used up. Hence `1 - rate(idle)`, and every other ratio of modes, is the node's own
+utilisation. Run as a program with the path of a JSON file: [{"group", "cores", "memory_bytes", "file"}], one
+entry a node.
 """
 
 import json
@@ -36,7 +37,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Seconds so far, each summed over the CPUs shown. They only grow, whatever the kernel's counters round."""
+    """Seconds so far, each summed over the CPUs shown. They only grow."""
 
     user: float = 0.0
     system: float = 0.0
@@ -46,7 +47,7 @@ class Totals:
 def advance(
     totals: Totals, account: Account, elapsed: float, user_seconds: float, system_seconds: float
 ) -> Totals:
-    """Add `elapsed` wall seconds in which the group used these CPU seconds, seen as time of slower whole CPUs."""
+    """Add `elapsed` wall seconds with these CPU seconds of the group, as time of slower whole CPUs."""
     available = elapsed * account.shown_cpus
     stretch = account.shown_cpus / account.cores
     busy = min(available, stretch * (user_seconds + system_seconds))
@@ -74,7 +75,7 @@ def text(totals: Totals, account: Account, memory_used_bytes: int) -> str:
 
 
 def run(accounts: Sequence[Account]) -> None:
-    """Write every node's file once a second, for ever. A node whose group is gone is left out until it is back."""
+    """Write every node's file once a second, for ever; a node whose group is gone is left out."""
     known: dict[str, tuple[Totals, float, tuple[float, float]]] = {}
     while True:
         for account in accounts:

@@ -1,94 +1,41 @@
-"""One real node: a holder of its namespaces, containerd, kubelet and node-exporter, and the control group of its pods.
+"""One real node running: a holder of its namespaces, containerd, kubelet, node-exporter, a control group.
 
-The holder sleeps in the node's network namespace and in a mount namespace of the node's own, in which /run is empty, and
-/var/log, /var/lib/kubelet and /var/lib/cni are the node's directories. So every default path of containerd, CNI and kubelet
-is the node's own, and none of their mounts or files is ever seen by the machine. The others join the holder's namespaces.
-Daemons live in the caller's control group; only pods live under the node's, which is the one that is limited.
+The holder sleeps in the node's network namespace and in a mount namespace of the node's own, in which /run is
+empty, and /var/log, /var/lib/kubelet and /var/lib/cni are the node's directories. So every default path of
+containerd, CNI and kubelet is the node's own, and none of their mounts or files is ever seen by the machine.
+The others join the holder's namespaces. Daemons live in the caller's control group; only pods live under the
+node's, which is the one that is limited.
 """
 
 import hashlib
-import json
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from tests.cluster import cgroups, hosts, pki, processes
+from tests.cluster import cgroups, hosts, node_configuration, pki, processes
 from tests.cluster.locks import Progress
-from tests.cluster.node_shapes import NodeShape, machine_cores, machine_mebibytes
+from tests.cluster.node_shapes import machine_cores
+from tests.cluster.real_node import RealNode
 
-PAUSE_IMAGE = "localhost/tailwise/pause:1"
-CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
-NODE_EXPORTER_PORT = 9100
-KUBELET_PORT = 10250
-_CNI_PROGRAMS = "/usr/lib/cni"
 _BORROWED_DIRECTORIES = ("kubelet", "cni")  # below /var/lib
 _KILL_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class RealNode:
-    """What is fixed about one node of one cluster. `directory` is the cluster's, `number` counts from 1."""
-
-    cluster: str
-    directory: Path
-    logs: Path
-    shape: NodeShape
-    number: int
-    address: IPv4Address
-    pods: IPv4Network
-    api_server: str
-
-    @property
-    def name(self) -> str:
-        """The node's name in Kubernetes."""
-        return self.shape.name
-
-    @property
-    def group(self) -> str:
-        """Control group under which all its pods live."""
-        return f"{cluster_group(self.cluster)}/{self.name}"
-
-    @property
-    def namespace(self) -> str:
-        """Its network namespace."""
-        return hosts.node_namespace(self.cluster, self.name)
-
-    @property
-    def files(self) -> Path:
-        """Its own directory: configuration, images, volumes."""
-        return self.directory / "nodes" / self.name
-
-    def daemon(self, program: str) -> str:
-        """Name of one of its daemons, for records and logs."""
-        return f"node-{self.name}-{program}"
-
-
-def metrics_file(node: RealNode) -> Path:
-    """Text file of the node's own CPU and memory, which its node-exporter shows."""
-    return node.files / "metrics" / "node.prom"
-
-
-def cluster_group(cluster: str) -> str:
-    """Control group that holds all nodes of a cluster."""
-    return f"/tailwise-{cluster}"
 
 
 def start_containerd(node: RealNode, progress: Progress) -> processes.Daemon:
     """Start what images can be loaded into: control group, namespaces, containerd. Waits until it answers."""
     cgroups.ensure(node.group, cores=node.shape.cores)
     holder = _start_holder(node, progress)
-    configuration = write_named_by_content(node.files / "containerd.toml", _containerd_configuration(node))
-    _write(node.files / "cni.d" / "10-tailwise.conflist", _cni_configuration(node))
+    configuration = write_named_by_content(
+        node.files / "containerd.toml", node_configuration.containerd(node)
+    )
+    _write(node.files / "cni.d" / "10-tailwise.conflist", node_configuration.cni(node))
     containerd = _start_inside(
         node, holder, "containerd", ["containerd", "--config", str(configuration)], progress
     )
@@ -115,7 +62,7 @@ def start_kubelet(
     client = pki.client(keys, "kubelet", authority, f"system:node:{node.name}", ["system:nodes"])
     kubeconfig = pki.kubeconfig(node.files / "kubeconfig", node.api_server, authority, client)
     configuration = write_named_by_content(
-        node.files / "kubelet.yaml", yaml.safe_dump(_kubelet_configuration(node, authority, serving))
+        node.files / "kubelet.yaml", yaml.safe_dump(node_configuration.kubelet(node, authority, serving))
     )
     labels = ",".join(f"{key}={value}" for key, value in node.shape.labels.items())
     command = [
@@ -126,8 +73,10 @@ def start_kubelet(
         f"--node-ip={node.address}",
         f"--node-labels={labels}",
     ]
-    metrics_file(node).parent.mkdir(parents=True, exist_ok=True)
-    _start_inside(node, holder, "node-exporter", _node_exporter_command(metrics_file(node).parent), progress)
+    node.metrics_file.parent.mkdir(parents=True, exist_ok=True)
+    _start_inside(
+        node, holder, "node-exporter", node_configuration.node_exporter(node.metrics_file.parent), progress
+    )
     _start_neighbour(node, progress)
     return _start_inside(node, holder, "kubelet", command, progress)
 
@@ -138,9 +87,10 @@ def inside(node: RealNode, *command: str) -> list[str]:
 
 
 def stop(node: RealNode, progress: Progress) -> None:
-    """End everything of the node, pods included, and remove its control group and its files; logs stay.
+    """End everything of the node, pods included, and remove its control group and files; logs stay.
 
-    Works from whatever a crash left: daemons by their records, pods by the control group, shims by the namespace.
+    Works from whatever a crash left: daemons by their records, pods by the control group, shims by the
+    namespace.
     """
     kill(node, progress)
     cgroups.remove(node.group)
@@ -158,7 +108,7 @@ def kill(node: RealNode, progress: Progress) -> None:
 
 
 def forget_borrowed_directories() -> None:
-    """Remove the empty directories below /var/lib that nodes were mounted over, unless something uses them."""
+    """Remove the directories below /var/lib that nodes were mounted over, if they are empty."""
     for name in _BORROWED_DIRECTORIES:
         with suppress(OSError):
             Path("/var/lib", name).rmdir()
@@ -237,112 +187,6 @@ def _kill_all_in(namespace: str) -> None:
         time.sleep(0.02)
 
 
-# ---- configuration
-
-
-def _containerd_configuration(node: RealNode) -> str:
-    """Settings of the CRI plugin, each needed where AppArmor, hugetlb or a lower oom_score_adj are out of reach."""
-    return f"""\
-version = 2
-root = "{node.files / "containerd"}"
-state = "/run/containerd"
-disabled_plugins = [
-  "io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
-  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs"]
-[grpc]
-  address = "{CONTAINERD_SOCKET}"
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{PAUSE_IMAGE}"
-  disable_apparmor = true
-  restrict_oom_score_adj = true
-  tolerate_missing_hugetlb_controller = true
-  disable_hugetlb_controller = true
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{_CNI_PROGRAMS}"
-    conf_dir = "{node.files / "cni.d"}"
-  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-    runtime_type = "io.containerd.runc.v2"
-    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
-      SystemdCgroup = false
-"""
-
-
-def _cni_configuration(node: RealNode) -> str:
-    """A bridge with host-local addresses and no masquerade: pods are seen under their own addresses everywhere."""
-    address_management = {
-        "type": "host-local",
-        "ranges": [[{"subnet": str(node.pods)}]],
-        "routes": [{"dst": "0.0.0.0/0"}],
-        "dataDir": "/var/lib/cni/networks",
-    }
-    bridge = {
-        "type": "bridge",
-        "bridge": "pods",
-        "isGateway": True,
-        "ipMasq": False,
-        "hairpinMode": True,
-        "ipam": address_management,
-    }
-    return json.dumps({"cniVersion": "0.4.0", "name": "tailwise", "plugins": [bridge]}, indent=2)
-
-
-def _kubelet_configuration(node: RealNode, authority: pki.KeyPair, serving: pki.KeyPair) -> Mapping[str, Any]:
-    """kubelet's own file: cgroup v1 is allowed, and what the machine has beyond the node's shape is reserved."""
-    reserved_millicores = 1000 * machine_cores() - node.shape.offered_millicores
-    reserved_mebibytes = machine_mebibytes() - node.shape.offered_mebibytes
-    return {
-        "apiVersion": "kubelet.config.k8s.io/v1beta1",
-        "kind": "KubeletConfiguration",
-        "address": "0.0.0.0",  # noqa: S104 - all addresses of the node's own namespace
-        "authentication": {
-            "x509": {"clientCAFile": str(authority.certificate)},
-            "webhook": {"enabled": True},
-            "anonymous": {"enabled": False},
-        },
-        "authorization": {"mode": "Webhook"},
-        "tlsCertFile": str(serving.certificate),
-        "tlsPrivateKeyFile": str(serving.key),
-        "containerRuntimeEndpoint": f"unix://{CONTAINERD_SOCKET}",
-        "cgroupDriver": "cgroupfs",
-        "cgroupRoot": node.group,
-        "failCgroupV1": False,
-        "failSwapOn": False,
-        "oomScoreAdj": 0,
-        "makeIPTablesUtilChains": False,
-        "resolvConf": "",
-        "registerWithTaints": [_taint(taint) for taint in node.shape.taints],
-        "systemReserved": {"cpu": f"{reserved_millicores}m", "memory": f"{reserved_mebibytes}Mi"},
-        # The disk is the machine's: its fill level says nothing about the node, and images come by import only.
-        "evictionHard": {"memory.available": "64Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
-        "imageGCHighThresholdPercent": 100,
-        "volumePluginDir": "/var/lib/kubelet/volume-plugins",
-        "shutdownGracePeriod": "0s",
-        "nodeStatusUpdateFrequency": "5s",
-        "maxPods": 64,
-        "kubeAPIQPS": 100,
-        "kubeAPIBurst": 200,
-        "eventRecordQPS": 0,
-        "registryPullQPS": 0,
-    }
-
-
-def _taint(text: str) -> Mapping[str, str]:
-    key_and_value, _, effect = text.rpartition(":")
-    key, _, value = key_and_value.partition("=")
-    return {"key": key, "value": value, "effect": effect}
-
-
-def _node_exporter_command(textfiles: Path) -> list[str]:
-    """Collectors that would show the machine instead of the node are off; node_accounting writes theirs as text."""
-    off = ("cpu", "meminfo", "stat", "systemd", "nvme", "diskstats", "zfs", "xfs", "btrfs", "mdadm", "rapl")
-    return [
-        "prometheus-node-exporter",
-        f"--web.listen-address=:{NODE_EXPORTER_PORT}",
-        f"--collector.textfile.directory={textfiles}",
-        *(f"--no-collector.{name}" for name in off),
-    ]
-
-
 # ---- slowdown by a neighbour
 
 
@@ -361,7 +205,7 @@ def _start_neighbour(node: RealNode, progress: Progress) -> None:
 
 
 def write_named_by_content(path: Path, content: str) -> Path:
-    """Write `content` beside `path` under a name that changes with it, so that a daemon given it starts again."""
+    """Write `content` under a name that changes with it, so that a daemon given it starts again."""
     digest = hashlib.sha256(content.encode()).hexdigest()[:8]
     return _write(path.with_stem(f"{path.stem}-{digest}"), content)
 

@@ -1,4 +1,4 @@
-"""What each real node of a cluster is like, read from one YAML file (real_nodes/paper.yaml shows every field)."""
+"""What each real node of a cluster is like, read from one YAML file (real_nodes/paper.yaml is one)."""
 
 import os
 from collections.abc import Mapping
@@ -18,9 +18,10 @@ class ShapeError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class NodeShape:
-    """One node. `cores` is both a CPU quota on everything its pods do and what kubelet offers; None: no quota.
+    """One node. `cores` is both the CPU quota of all its pods and what kubelet offers; None: no quota.
 
-    `slowdown` 2.0 means: a neighbour that never rests takes half of the node's time, by CPU shares and without throttling.
+    `slowdown` 2.0 means: a neighbour that never rests takes half of the node's time, by CPU shares and
+    without throttling.
     """
 
     name: str

@@ -1,8 +1,9 @@
-"""The size `real`: real kubelets on hosts made of network namespaces, a control plane in one of its own, and Prometheus.
+"""The size `real`: real kubelets on hosts made of network namespaces, a control plane in one, Prometheus.
 
-Comes in: a name and the nodes' shapes. Goes out: a kubeconfig that works as it is from the machine's own network, every
-node Ready, and nothing left after `down`. What differs from a cluster elsewhere: there is no kube-proxy and no DNS, so pods
-find each other by pod IP and only the API server's cluster IP answers; images are imported, never pulled.
+Comes in: a name and the nodes' shapes. Goes out: a kubeconfig that works as it is from the machine's own
+network, every node Ready, and nothing left after `down`. What differs from a cluster elsewhere: there is no
+kube-proxy and no DNS, so pods find each other by pod IP and only the API server's cluster IP answers; images
+are imported, never pulled.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster import (
+    base_images,
     binaries,
     cgroups,
     controlplane,
@@ -29,9 +31,12 @@ from tests.cluster import (
     node_shapes,
     paths,
     processes,
+    prometheus,
+    scraping,
 )
 from tests.cluster.locks import Progress, exclusive, say
 from tests.cluster.node_shapes import NodeShape
+from tests.cluster.real_node import RealNode, cluster_group
 
 API_PORT = 443
 _READY_SECONDS = 120.0
@@ -50,10 +55,15 @@ class RealCluster:
     kubeconfig: Path
     control_plane: controlplane.ControlPlane
     network: hosts.HostNetwork
-    nodes: tuple[node_runtime.RealNode, ...]
+    nodes: tuple[RealNode, ...]
     kubectl: Path
 
-    def node(self, name: str) -> node_runtime.RealNode:
+    @property
+    def prometheus_url(self) -> str:
+        """Prometheus, as reached from pods and from the machine's own network alike."""
+        return f"http://{self.network.control_plane_address}:{scraping.PORT}"
+
+    def node(self, name: str) -> RealNode:
         """The node of this name; KeyError if there is none."""
         return {node.name: node for node in self.nodes}[name]
 
@@ -88,13 +98,14 @@ def up(
     programs = binaries.ensure("kubernetes", ("kubelet", "kubectl"), progress=progress)
     with _lock(name, progress):
         began = time.monotonic()
-        network = _network(name, [shape.name for shape in shapes], progress)
+        network = _network(name, shapes, progress)
         hosts.up(name, network, [shape.name for shape in shapes])
         nodes = _nodes(name, network, shapes)
         control_plane = _start_control_plane_and_runtimes(name, network, nodes, progress)
         for node in nodes:
             node_runtime.start_kubelet(node, programs / "kubelet", control_plane.authority, progress)
         _start_accounting(nodes, progress)
+        _start_prometheus(control_plane, network, progress)
         cluster = RealCluster(
             name, control_plane.kubeconfig, control_plane, network, nodes, programs / "kubectl"
         )
@@ -102,6 +113,7 @@ def up(
         seconds = time.monotonic() - began
         progress(f"cluster {name}: {len(nodes)} nodes Ready in {seconds:.0f} s")
         progress(f"  export KUBECONFIG={cluster.kubeconfig}")
+        progress(f"  Prometheus: {cluster.prometheus_url}")
     return cluster
 
 
@@ -110,15 +122,14 @@ def down(name: str = "real", progress: Progress = say) -> None:
     with _lock(name, progress):
         record = _read_record(name)
         network = hosts.HostNetwork(record["network"]) if record else None
-        names = record["nodes"] if record else []
-        if record is not None:
-            shapes = [NodeShape(node) for node in names]
-            nodes = _nodes(name, hosts.HostNetwork(record["network"]), shapes)
+        shapes = _recorded_shapes(record) if record else ()
+        if network is not None:
+            nodes = _nodes(name, network, shapes)
             processes.stop_all(_directory(name), [_ACCOUNTING], grace_seconds=2.0, progress=progress)
             _at_once(lambda node: node_runtime.stop(node, progress), nodes)
         controlplane.down(name, progress)
-        hosts.down(name, network, names)
-        cgroups.remove(node_runtime.cluster_group(name))
+        hosts.down(name, network, [shape.name for shape in shapes])
+        cgroups.remove(cluster_group(name))
         if not _names():
             node_runtime.forget_borrowed_directories()
 
@@ -133,10 +144,10 @@ def get(name: str = "real") -> RealCluster | None:
     """Return the cluster of this name if its control plane runs and its nodes are recorded, else None."""
     control_plane = controlplane.get(name)
     record = _read_record(name)
-    if control_plane is None or record is None or "shapes" not in record:
+    if control_plane is None or record is None:
         return None
     network = hosts.HostNetwork(record["network"])
-    shapes = [NodeShape(**{**shape, "taints": tuple(shape["taints"])}) for shape in record["shapes"]]
+    shapes = _recorded_shapes(record)
     kubectl = binaries.ensure("kubernetes", ("kubectl",)) / "kubectl"
     return RealCluster(
         name, control_plane.kubeconfig, control_plane, network, _nodes(name, network, shapes), kubectl
@@ -149,11 +160,11 @@ def get(name: str = "real") -> RealCluster | None:
 def _start_control_plane_and_runtimes(
     name: str,
     network: hosts.HostNetwork,
-    nodes: Sequence[node_runtime.RealNode],
+    nodes: Sequence[RealNode],
     progress: Progress,
 ) -> controlplane.ControlPlane:
     """etcd to scheduler on one side, and containerd with the pause image on every node, at the same time."""
-    pause = images.pause(progress)
+    pause = base_images.pause(progress)
     spec = controlplane.ControlPlaneSpec(
         name=name,
         bind_address="0.0.0.0",  # noqa: S104 - all addresses of the control plane's own namespace
@@ -175,13 +186,13 @@ def _start_control_plane_and_runtimes(
 _ACCOUNTING = "node-accounting"
 
 
-def _start_accounting(nodes: Sequence[node_runtime.RealNode], progress: Progress) -> None:
+def _start_accounting(nodes: Sequence[RealNode], progress: Progress) -> None:
     accounts = [
         node_accounting.Account(
             group=node.group,
             cores=node.shape.offered_millicores / 1000,
             memory_bytes=node.shape.offered_mebibytes * 2**20,
-            file=str(node_runtime.metrics_file(node)),
+            file=str(node.metrics_file),
         )
         for node in nodes
     ]
@@ -197,6 +208,18 @@ def _start_accounting(nodes: Sequence[node_runtime.RealNode], progress: Progress
         environment={"PYTHONPATH": str(root)},
         progress=progress,
     )
+
+
+def _start_prometheus(
+    control_plane: controlplane.ControlPlane, network: hosts.HostNetwork, progress: Progress
+) -> None:
+    spec = prometheus.PrometheusSpec(
+        configuration=scraping.configuration(control_plane, network, API_PORT),
+        address=str(network.control_plane_address),
+        port=scraping.PORT,
+        command_prefix=hosts.inside(hosts.control_plane_namespace(control_plane.name)),
+    )
+    prometheus.up(control_plane.directory, control_plane.logs, spec, progress)
 
 
 def _wait_for_nodes(cluster: RealCluster, progress: Progress) -> None:
@@ -228,11 +251,9 @@ def _is_ready(node: Mapping[str, Any]) -> bool:
     return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
 
-def _nodes(
-    name: str, network: hosts.HostNetwork, shapes: Sequence[NodeShape]
-) -> tuple[node_runtime.RealNode, ...]:
+def _nodes(name: str, network: hosts.HostNetwork, shapes: Sequence[NodeShape]) -> tuple[RealNode, ...]:
     return tuple(
-        node_runtime.RealNode(
+        RealNode(
             cluster=name,
             directory=_directory(name),
             logs=paths.logs_directory(name),
@@ -246,7 +267,7 @@ def _nodes(
     )
 
 
-def _at_once(do: Callable[[node_runtime.RealNode], object], nodes: Sequence[node_runtime.RealNode]) -> None:
+def _at_once(do: Callable[[RealNode], object], nodes: Sequence[RealNode]) -> None:
     if nodes:
         with ThreadPoolExecutor(max_workers=len(nodes)) as pool:
             list(pool.map(do, nodes))
@@ -271,23 +292,37 @@ def _kubectl(kubectl: Path, kubeconfig: Path, arguments: Sequence[str], stdin: s
 # ---- what is written down before anything is made
 
 
-def _network(name: str, nodes: Sequence[str], progress: Progress) -> hosts.HostNetwork:
+def _network(name: str, shapes: Sequence[NodeShape], progress: Progress) -> hosts.HostNetwork:
     """The cluster's addresses, chosen once; the record names all that `down` will have to remove."""
     record = _read_record(name)
-    if record is not None and record["nodes"] != list(nodes):
-        raise RealClusterError(
-            f"cluster {name} has the nodes {', '.join(record['nodes'])}, not {', '.join(nodes)}: "
-            f"take it down first, or use another name"
-        )
     if record is not None:
+        known, wanted = ([shape.name for shape in some] for some in (_recorded_shapes(record), shapes))
+        if known != wanted:
+            raise RealClusterError(
+                f"cluster {name} has the nodes {', '.join(known)}, not {', '.join(wanted)}: "
+                f"take it down first, or use another name"
+            )
+    if record is not None:
+        _write_record(name, hosts.HostNetwork(record["network"]), shapes)
         return hosts.HostNetwork(record["network"])
     others = [other["network"] for other in map(_read_record, _names()) if other is not None]
     network = hosts.free_network(others)
     progress(f"cluster {name}: hosts {network.hosts}, pods {network.pods}")
+    _write_record(name, network, shapes)
+    return network
+
+
+def _write_record(name: str, network: hosts.HostNetwork, shapes: Sequence[NodeShape]) -> None:
     file = _directory(name) / _RECORD
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"network": network.index, "nodes": list(nodes)}))
-    return network
+    content = {"network": network.index, "shapes": [dataclasses.asdict(shape) for shape in shapes]}
+    temporary = file.with_suffix(".new")
+    temporary.write_text(json.dumps(content))
+    temporary.replace(file)
+
+
+def _recorded_shapes(record: Mapping[str, Any]) -> tuple[NodeShape, ...]:
+    return tuple(NodeShape(**{**shape, "taints": tuple(shape["taints"])}) for shape in record["shapes"])
 
 
 def _read_record(name: str) -> dict[str, Any] | None:
