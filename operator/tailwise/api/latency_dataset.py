@@ -7,17 +7,17 @@ from enum import StrEnum
 from pydantic import ConfigDict, Field
 
 from tailwise.api.document import Document
+from tailwise.api.metadata import LabelValue
 from tailwise.api.schema import list_atomic, list_map, list_set, rule, rules
 from tailwise.api.serving_metrics import LatencyQueries, ServingPreset
 
 ALL_PRESETS = tuple(preset for preset in ServingPreset if preset is not ServingPreset.CUSTOM)
-LABEL_VALUE_MAXIMUM = 63
 
 
 class LabelSelector(Document):
     """Selects objects by their labels."""
 
-    match_labels: dict[str, str] = Field(
+    match_labels: dict[str, LabelValue] = Field(
         min_length=1, max_length=32, description="Labels that an object must carry, all of them."
     )
 
@@ -167,7 +167,7 @@ class Profiling(Document):
     workload_selector: LabelSelector | None = Field(
         None, description="InferenceWorkloads that are profiled. Default: all."
     )
-    node_selector: dict[str, str] = Field(
+    node_selector: dict[str, LabelValue] = Field(
         default_factory=dict, max_length=32, description="Nodes that are profiled, by label. Default: all."
     )
     max_parallel: int = Field(1, ge=1, le=100, description="Jobs at a time, each on a node of its own.")

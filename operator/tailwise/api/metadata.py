@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 
 from pydantic import Field
 
@@ -10,6 +11,11 @@ from tailwise.api.document import StatusDocument
 
 # A DNS subdomain (RFC 1123), as names of most objects are.
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+
+
+LabelValue = Annotated[str, Field(max_length=63)]
+# All annotations of an object together may have 256 KiB.
+AnnotationValue = Annotated[str, Field(max_length=262_144)]
 
 
 class ObjectMetadata(StatusDocument):

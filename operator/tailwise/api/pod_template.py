@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from tailwise.api.document import Document
+from tailwise.api.metadata import AnnotationValue, LabelValue
 from tailwise.api.schema import Schema, list_map, rule, rules
 
 POD_SPEC_SCHEMA: Schema = {
@@ -49,12 +50,12 @@ class PodTemplateMetadata(Document):
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
 
-    labels: dict[str, str] = Field(
+    labels: dict[str, LabelValue] = Field(
         default_factory=dict,
         max_length=256,
         description="Labels of the pods; tailwise.dev/workload is added.",
     )
-    annotations: dict[str, str] = Field(
+    annotations: dict[str, AnnotationValue] = Field(
         default_factory=dict, max_length=256, description="Annotations of the pods."
     )
 

@@ -101,9 +101,14 @@ class ModelProfile(Document):
         0, ge=0, description="Size of the model's file, external data included where known."
     )
     bytes_read: int = Field(0, ge=0, description="Bytes that were read to make this profile.")
-    operators: dict[str, int] = Field(default_factory=dict, description="Operator counts by type.")
+    operators: dict[str, int] = Field(
+        default_factory=dict, max_length=512, description="Operator counts by type."
+    )
     unresolved: tuple[UnresolvedOperator, ...] = Field(
-        default=(), max_length=64, description="Operators that could not be counted (the first 64)."
+        default=(),
+        max_length=64,
+        description="Operators that could not be counted (the first 64).",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
     unresolved_count: int = Field(
         0, ge=0, description="How many operators could not be counted, listed or not."

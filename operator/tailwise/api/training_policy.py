@@ -8,10 +8,8 @@ from typing import Annotated
 from pydantic import Field
 
 from tailwise.api.document import Document
-from tailwise.api.metadata import NAME_PATTERN
+from tailwise.api.metadata import NAME_PATTERN, LabelValue
 from tailwise.api.schema import list_map, list_set, rule, rules
-
-QUANTITY_PATTERN = r"^([0-9]+(\.[0-9]+)?)(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
 
 
 class FeatureSet(StrEnum):
@@ -134,7 +132,7 @@ class TrainingJob(Document):
     backoff_limit: int = Field(1, ge=0, le=10, description="How often it is tried again.")
     deadline_seconds: int = Field(3_600, ge=60, le=604_800, description="Time that it may take.")
     ttl_seconds: int = Field(86_400, ge=0, le=2_592_000, description="How long it is kept once it ended.")
-    node_selector: dict[str, str] = Field(
+    node_selector: dict[str, LabelValue] = Field(
         default_factory=dict, max_length=32, description="Nodes that it may run on, by label."
     )
     service_account_name: str | None = Field(
