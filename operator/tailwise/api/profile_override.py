@@ -14,16 +14,16 @@ class ProfileOverride(Document):
     flops: int | None = Field(
         None,
         ge=1,
-        le=2**62,
+        le=10**18,
         description="FLOPs of one query, two for each multiply-accumulate. With parameterBytes also given, "
         "the URL is not read at all.",
     )
-    parameters: int | None = Field(None, ge=1, le=2**62, description="Number of parameters.")
+    parameters: int | None = Field(None, ge=1, le=10**18, description="Number of parameters.")
     parameter_bytes: int | None = Field(
-        None, ge=1, le=2**62, description="Bytes of the parameters as stored."
+        None, ge=1, le=10**18, description="Bytes of the parameters as stored."
     )
     activation_bytes: int | None = Field(
-        None, ge=0, le=2**62, description="Bytes of all intermediate results of one query."
+        None, ge=0, le=10**18, description="Bytes of all intermediate results of one query."
     )
     operator_count: int | None = Field(
         None, ge=1, le=10_000_000, description="Operators that the runtime calls for one query, after fusion."
