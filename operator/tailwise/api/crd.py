@@ -154,9 +154,12 @@ def _resolved(schema: Schema, definitions: Schema) -> Schema:
 
 
 def _default(schema: Schema) -> Any:
-    """The default to write: {} for objects, whose own fields have defaults; none for empty values."""
+    """The default to write: {} for objects, whose own fields have defaults; none for empty values.
+
+    An object with rules gets its default in full: the API server tries the rules on it as it stands.
+    """
     default = schema.get("default")
-    if isinstance(default, dict):
+    if isinstance(default, dict) and "x-kubernetes-validations" not in schema:
         return {}
     return _without_empty(default)
 
