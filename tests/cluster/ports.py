@@ -4,12 +4,14 @@ import itertools
 import json
 import os
 import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from tests.cluster import processes
 
 _FIRST = 20000
+_RELEASE_SECONDS = 2.0
 
 
 def keep(
@@ -27,7 +29,7 @@ def keep(
     for name, daemon in owners.items():
         port = known.get(name, 0)
         usable = port and (
-            elsewhere or processes.running(directory, daemon) is not None or is_free(address, port)
+            elsewhere or processes.running(directory, daemon) is not None or _becomes_free(address, port)
         )
         chosen[name] = port if usable else free_port(address, {*known.values(), *chosen.values()})
     directory.mkdir(parents=True, exist_ok=True)
@@ -47,6 +49,14 @@ def free_port(address: str, taken: set[int]) -> int:
         if port not in taken and is_free(address, port):
             return port
     raise OSError(f"no free port on {address} from {_FIRST} to {end}")
+
+
+def _becomes_free(address: str, port: int) -> bool:
+    """Give a daemon that was just killed the moment in which its last threads let go of its sockets."""
+    deadline = time.monotonic() + _RELEASE_SECONDS
+    while not (free := is_free(address, port)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return free
 
 
 def is_free(address: str, port: int) -> bool:
