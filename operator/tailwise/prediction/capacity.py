@@ -1,0 +1,69 @@
+"""What of a node a pod can use: equations (6) to (8), and a fair share where its threads do not fit.
+
+Equation (6) leaves ``CPU (1 - U_C)`` cores. Where the pod's threads fit in that, they run at full speed.
+Where they do not, the kernel shares by weight, not by who came first: among ``T`` threads of the pod and
+others that keep ``CPU U_C`` cores busy the pod gets ``CPU T / (T + CPU U_C)`` (a thread beside a busy loop on
+one core takes 2.03 times as long, not for ever). The same holds for a quota above the pods.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tailwise.api.hardware import NodeHardware
+from tailwise.prediction.prediction import NodeLoad, Serving
+from tailwise.prediction.quota import FloatArray, Quota
+
+
+@dataclass(frozen=True, slots=True)
+class EffectiveCapacity:
+    """{CPU_eff, FREQ_eff} of equation (8); the clock is None where it cannot be known."""
+
+    cores: float
+    megahertz: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a pod gets: cores it may use at once, and every quota that binds it; arrays over utilisation."""
+
+    rate_cores: FloatArray
+    quotas: tuple[Quota, ...]
+
+
+def effective_capacity(hardware: NodeHardware, load: NodeLoad) -> EffectiveCapacity:
+    """Equations (6) to (8). Unknown utilisation is not zero: ValueError when ``load.cpu`` is None."""
+    if load.cpu is None:
+        raise ValueError(f"node {hardware.node}: CPU utilisation is unknown; equation (6) needs it")
+    clock = hardware.maximum_megahertz or hardware.base_megahertz or hardware.current_megahertz
+    return EffectiveCapacity(
+        cores=hardware.capacity_cores * (1 - min(1.0, max(0.0, load.cpu))),
+        megahertz=None if clock is None else clock * (1 - min(1.0, max(0.0, load.frequency or 0.0))),
+    )
+
+
+def pod_share(hardware: NodeHardware, serving: Serving, utilisation: FloatArray) -> Share:
+    """The pod's share of a node at each utilisation (fractions of ``capacity_cores``, shape (n,)).
+
+    The shapes of ``rate_cores`` and of each node-level quota are (n,); the pod's own limit is a scalar.
+    """
+    others = hardware.capacity_cores * np.clip(utilisation, 0.0, 1.0)
+    threads = float(min(serving.threads, hardware.cores))
+
+    def fair(cores: float) -> FloatArray:
+        left = np.maximum(cores - others, cores * threads / (threads + others))
+        return np.minimum(np.maximum(left, min(cores, serving.cpu_request_millicores / 1000)), cores)
+
+    quotas = [
+        Quota(fair(quota.cores) * quota.period_microseconds / 1000, quota.period_microseconds / 1000)
+        for quota in hardware.cpu_quotas
+    ]
+    if serving.cpu_limit_millicores:
+        quotas.append(Quota(serving.cpu_limit_millicores / 1000 * POD_PERIOD, POD_PERIOD))
+    return Share(np.minimum(threads, fair(float(hardware.cores))), tuple(quotas))
+
+
+POD_PERIOD = 100.0
+"""Period of a container's CPU limit in milliseconds: the kubelet's --cpu-cfs-quota-period by default."""

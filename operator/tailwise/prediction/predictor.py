@@ -1,0 +1,94 @@
+"""What every predictor can be asked, and the one that needs no training: the prior, version 0."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from tailwise.api.hardware import NodeHardware
+from tailwise.api.profile import ModelProfile
+from tailwise.prediction.coefficients import Coefficients, coefficients
+from tailwise.prediction.prediction import Prediction, Question, Serving, Source
+from tailwise.prediction.prior import UTILISATION_GRID, Latencies, QueryCost, latencies, query_cost
+from tailwise.prediction.quota import FloatArray
+from tailwise.prediction.tables import PredictionTable, UnknownLoad
+
+
+class Predictor(Protocol):
+    """Predicts latency from a profile, a way of serving, a node's hardware and its load."""
+
+    @property
+    def version(self) -> int:
+        """Version of the LatencyModel this predictor is; 0 is the prior."""
+
+    def predict(self, question: Question) -> Prediction:
+        """Answer one question."""
+
+    def table(self, profile: ModelProfile, serving: Serving, hardware: NodeHardware) -> PredictionTable:
+        """Tabulate over utilisation for one class of nodes."""
+
+
+class PriorPredictor:
+    """Physics only: ``prior`` with measured coefficients, and a bound from its validated errors."""
+
+    def __init__(self, known: Coefficients | None = None) -> None:
+        self._known = known or coefficients()
+
+    @property
+    def version(self) -> int:
+        """The prior is version 0."""
+        return 0
+
+    def predict(self, question: Question) -> Prediction:
+        """Predict from physics; an unknown load is taken as high, bounded more widely, called Stale."""
+        known, serving, hardware = self._known, question.serving, question.hardware
+        cost = query_cost(question.profile, hardware, serving.threads, known)
+        unknown = question.load.cpu is None
+        utilisation = (
+            known.errors.unknown_load_utilisation if question.load.cpu is None else question.load.cpu
+        )
+        result = latencies(cost, serving, hardware, np.array([utilisation]), known.query_sigma)
+        p90 = float(result.p90[0])
+        return Prediction(
+            p50_milliseconds=float(result.p50[0]),
+            p90_milliseconds=p90,
+            bound_milliseconds=p90 * self._bound_factor(serving, unknown),
+            source=Source.STALE if unknown else Source.PRIOR,
+            terms=_terms(cost, utilisation),
+        )
+
+    def table(self, profile: ModelProfile, serving: Serving, hardware: NodeHardware) -> PredictionTable:
+        """Tabulate the prior over utilisation; tens of milliseconds at most."""
+        known = self._known
+        cost = query_cost(profile, hardware, serving.threads, known)
+        points: FloatArray = np.append(UTILISATION_GRID, known.errors.unknown_load_utilisation)
+        result: Latencies = latencies(cost, serving, hardware, points, known.query_sigma)
+        return PredictionTable(
+            p50=result.p50[:-1],
+            p90=result.p90[:-1],
+            bound=result.p90[:-1] * self._bound_factor(serving, unknown_load=False),
+            unknown=UnknownLoad(
+                p50=float(result.p50[-1]),
+                p90=float(result.p90[-1]),
+                bound=float(result.p90[-1]) * self._bound_factor(serving, unknown_load=True),
+            ),
+            source=Source.PRIOR,
+            version=self.version,
+        )
+
+    def _bound_factor(self, serving: Serving, unknown_load: bool) -> float:
+        errors = self._known.errors
+        factor = (
+            errors.bound_factor_limited if serving.cpu_limit_millicores else errors.bound_factor_unlimited
+        )
+        return factor * (errors.unknown_load_factor if unknown_load else 1.0)
+
+
+def _terms(cost: QueryCost, utilisation: float) -> dict[str, float]:
+    return {
+        "cpuMillisecondsOneThread": cost.cpu_one_thread,
+        "wallMillisecondsUnlimited": cost.wall,
+        "cpuMillisecondsBurnt": cost.burnt,
+        "utilisation": utilisation,
+    } | {f"{scale.value.lower()}Milliseconds": value for scale, value in cost.by_scale.items()}
