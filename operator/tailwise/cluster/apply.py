@@ -159,7 +159,9 @@ async def _write(
     try:
         answer = await client.request(*target, query=query, body=body, content_type=content_type)
     except ApiError as error:
-        outcome = _OUTCOMES.get(HTTPStatus(error.code))
+        # A field that the schema does not know is a 500 in server-side apply, and refused all the same.
+        unknown_field = error.code == HTTPStatus.INTERNAL_SERVER_ERROR and "typed patch" in error.message
+        outcome = Outcome.REFUSED if unknown_field else _OUTCOMES.get(HTTPStatus(error.code))
         if outcome is None:
             raise
         return Written(outcome, {}, error.message)
