@@ -13,7 +13,9 @@ the next one.
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -40,12 +42,11 @@ _SIMULATED_NODES = "12"
 @pytest.fixture(scope="session")
 def progress(request: pytest.FixtureRequest) -> Progress:
     """Lines that are seen at once, past pytest's capture: a cold build takes minutes."""
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    capture = request.config.pluginmanager.get_plugin("capturemanager")
 
     def line(text: str) -> None:
-        if reporter is not None:
-            reporter.ensure_newline()
-            reporter.write_line(text)
+        with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
+            print(f"\n{text}", end="", file=sys.stderr, flush=True)
 
     return line
 

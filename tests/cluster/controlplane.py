@@ -119,9 +119,15 @@ def up(spec: ControlPlaneSpec, progress: Progress = say) -> ControlPlane:
         _check_version(directory, spec)
         chosen = _ports(directory, spec)
         start = _Start(_credentials(directory, spec, chosen), spec, chosen, programs, progress)
-        etcd = _start_etcd(start)
-        _start_api_server(start, etcd)
-        _start_controllers(start)
+        healing = any(processes.running(directory, component) is not None for component in COMPONENTS)
+        try:
+            _start_all(start)
+        except processes.DaemonError as error:
+            # A survivor of a crash may end while it is waited for: controllers do when etcd went away.
+            if not healing:
+                raise
+            progress(f"cluster {spec.name}: {str(error).splitlines()[0]}; once more")
+            _start_all(start)
         seconds = time.monotonic() - began
         version = spec.kubernetes_version
         progress(
@@ -237,6 +243,12 @@ def _await(start: _Start, url: str, *daemons: processes.Daemon) -> None:
     probe = probes.answers(url, authority=authority, pair=plane.admin, prefix=spec.command_prefix)
     what = f"cluster {spec.name}: {daemons[-1].name}"
     processes.wait_until_ready(what, probe, daemons=daemons, progress=start.progress)
+
+
+def _start_all(start: _Start) -> None:
+    etcd = _start_etcd(start)
+    _start_api_server(start, etcd)
+    _start_controllers(start)
 
 
 def _start_etcd(start: _Start) -> processes.Daemon:

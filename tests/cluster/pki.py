@@ -38,7 +38,7 @@ def certificate_authority(directory: Path, name: str = "ca") -> KeyPair:
         return pair
     key = ec.generate_private_key(ec.SECP256R1())
     usage = x509.KeyUsage(True, False, True, False, False, True, True, False, False)
-    builder = _builder(subject, subject, key.public_key())
+    builder = _builder(subject, subject, key.public_key(), key.public_key())
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     _write(pair, builder.add_extension(usage, critical=True).sign(key, hashes.SHA256()), key)
     return pair
@@ -104,7 +104,7 @@ def _signed(
     if not isinstance(signer, ec.EllipticCurvePrivateKey):
         raise TypeError(f"{authority.key} holds no elliptic-curve key: remove its directory and try again")
     key = ec.generate_private_key(ec.SECP256R1())
-    builder = _builder(subject, issuer.subject, key.public_key())
+    builder = _builder(subject, issuer.subject, key.public_key(), signer.public_key())
     builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
     if hosts:
         names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
@@ -114,10 +114,13 @@ def _signed(
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    issuer_key: ec.EllipticCurvePublicKey,
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
-    return x509.CertificateBuilder(
+    builder = x509.CertificateBuilder(
         subject_name=subject,
         issuer_name=issuer,
         public_key=key,
@@ -125,6 +128,10 @@ def _builder(
         not_valid_before=now - timedelta(minutes=5),
         not_valid_after=now + _LIFETIME,
     )
+    # RFC 5280, 4.2.1.1 and 4.2.1.2: strict verifiers (Python 3.13 is one) ask for both identifiers.
+    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key)
+    return builder.add_extension(authority, critical=False)
 
 
 def _is_current(pair: KeyPair, subject: x509.Name, hosts: tuple[str, ...], authority: KeyPair | None) -> bool:

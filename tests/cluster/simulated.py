@@ -214,6 +214,7 @@ def _start_kwok(plane: ControlPlane, progress: Progress) -> processes.Daemon:
         str(binaries.program("kwok", progress=progress)),
         f"--kubeconfig={plane.kubeconfig}",
         "--manage-all-nodes=false",
+        "--v=WARN",
         "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
         # Long leases keep the heartbeats of thousands of nodes cheap.
         "--node-lease-duration-seconds=200",
