@@ -74,7 +74,7 @@ def back_to_back_latencies(
 
     ``cpu_milliseconds``: shape (..., queries), the CPU time of each query in the order of service. Queries
     are served one at a time; each client sends its next one when its last is answered, so a query waits for
-    the ``concurrency - 1`` before it. ``rate_cores`` and quotas broadcast as (..., 1). Result: (..., queries).
+    the ``concurrency - 1`` before it. ``rate_cores`` and quotas broadcast as (..., 1). Result: as the input.
     """
     ends = wall_milliseconds(np.cumsum(cpu_milliseconds, axis=-1), rate_cores, quotas)
     starts = np.zeros_like(ends)

@@ -1,0 +1,1 @@
+"""Programs that measure Tailwise and what it predicts; nothing the product runs."""

@@ -1,0 +1,1 @@
+"""Calibration and validation of the prior on this machine: measure, fit, validate."""
