@@ -1,0 +1,133 @@
+"""Brings the demonstration's cluster up: real nodes as root, else simulated ones, or the user's own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.cluster import binaries, images, lifecycle
+from tests.cluster.sizes import Size
+from tests.demo.kubectl import Kubectl
+from tests.demo.target import Scheduling, Target, TargetKind, role
+
+ROOT = Path(__file__).parents[2]
+OPERATOR_IMAGE = "localhost/tailwise/operator:dev"
+SERVING_IMAGE = "localhost/tailwise/serving:dev"
+CLUSTER = "demo"
+
+LEFT_OUT = (
+    "Without root there are no real nodes: kwok says that pods run, but no container does. Left out: the "
+    "agent's probe (hardware is written by the harness), model servers, LoadGen and so every measured P90."
+)
+
+
+class DemoError(RuntimeError):
+    """The demonstration cannot run as asked; the message names the way out."""
+
+
+def choose(kubeconfig: str | None, wanted: str | None) -> TargetKind:
+    """Which kind of cluster: the one asked for, else the best that this machine allows."""
+    if wanted is not None:
+        return TargetKind(wanted)
+    if kubeconfig:
+        return TargetKind.EXISTING
+    return TargetKind.REAL if os.geteuid() == 0 else TargetKind.SIMULATED
+
+
+def real(report: Callable[[str], None]) -> Target:
+    """The harness's unequal nodes, with both images on every one of them."""
+    cluster = lifecycle.up(Size.REAL, CLUSTER, progress=report)
+    archives = [
+        images.build(ROOT / "operator" / "Dockerfile", OPERATOR_IMAGE, context=ROOT, progress=report),
+        images.build(
+            ROOT / "examples" / "serving" / "Dockerfile",
+            SERVING_IMAGE,
+            context=ROOT / "examples",
+            progress=report,
+        ),
+    ]
+    cluster.load_images(archives, report)
+    return Target(
+        kind=TargetKind.REAL,
+        kubectl=Kubectl(cluster.kubectl, cluster.kubeconfig),
+        helm=str(binaries.ensure("helm", ("helm",), progress=report) / "helm"),
+        prometheus_url=cluster.prometheus_url,
+        utilisation_preset="CAdvisor",
+        operator_image=OPERATOR_IMAGE,
+        serving_image=SERVING_IMAGE,
+        image_pull_policy="Never",
+        pod_networks=(str(cluster.network.pods),),
+        infrastructure=role("infra"),
+        clients=role("client"),
+        serving_nodes={
+            node.name: node.shape.labels.get("tailwise.dev/paper-cores", "")
+            for node in cluster.nodes
+            if node.shape.labels.get("tailwise.dev/role") == "serving"
+        },
+    )
+
+
+def simulated(report: Callable[[str], None]) -> Target:
+    """Nodes made by kwok in the paper's proportion; no container runs."""
+    report(LEFT_OUT)
+    cluster = lifecycle.up(Size.SIMULATED, CLUSTER, nodes="4", progress=report)
+    kubernetes = binaries.ensure("kubernetes", ("kubectl",), progress=report)
+    return Target(
+        kind=TargetKind.SIMULATED,
+        kubectl=Kubectl(kubernetes / "kubectl", cluster.kubeconfig),
+        helm=str(binaries.ensure("helm", ("helm",), progress=report) / "helm"),
+        prometheus_url=cluster.prometheus_url,
+        utilisation_preset="NodeExporter",
+        operator_image=OPERATOR_IMAGE,
+        serving_image=SERVING_IMAGE,
+        image_pull_policy="Never",
+        pod_networks=(),
+    )
+
+
+def existing(
+    kubeconfig: Path, operator_image: str | None, serving_image: str | None, prometheus_url: str | None
+) -> Target:
+    """The user's cluster; images must be where its nodes can pull them."""
+    missing = [
+        flag
+        for flag, value in (
+            ("--operator-image", operator_image),
+            ("--serving-image", serving_image),
+            ("--prometheus-url", prometheus_url),
+        )
+        if not value
+    ]
+    if missing:
+        raise DemoError(
+            f"a cluster of your own needs {', '.join(missing)}: build operator/Dockerfile and "
+            "examples/serving/Dockerfile, push both where the nodes can pull them, and pass "
+            'DEMO_ARGS="--operator-image … --serving-image … --prometheus-url …"'
+        )
+    programs = {name: shutil.which(name) for name in ("kubectl", "helm")}
+    absent = [name for name, path in programs.items() if path is None]
+    if absent:
+        raise DemoError(f"{' and '.join(absent)} must be on the PATH for a cluster of your own")
+    return Target(
+        kind=TargetKind.EXISTING,
+        kubectl=Kubectl(Path(str(programs["kubectl"])), kubeconfig),
+        helm=str(programs["helm"]),
+        prometheus_url=str(prometheus_url),
+        utilisation_preset="CAdvisor",
+        operator_image=str(operator_image),
+        serving_image=str(serving_image),
+        image_pull_policy="IfNotPresent",
+        pod_networks=(),
+        infrastructure=Scheduling(),
+        clients=Scheduling(),
+    )
+
+
+def down(report: Callable[[str], None], kind: TargetKind) -> None:
+    """End the cluster that the demonstration made; a user's own is left as it is."""
+    if kind is TargetKind.REAL:
+        lifecycle.down(Size.REAL, CLUSTER, report)
+    elif kind is TargetKind.SIMULATED:
+        lifecycle.down(Size.SIMULATED, CLUSTER, report)

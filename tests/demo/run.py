@@ -1,0 +1,270 @@
+"""The demonstration's steps on a cluster that is up: install, default scheduler, Tailwise."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.demo import loadgen, manifests
+from tests.demo.kubectl import wait_for
+from tests.demo.local_operator import local_operator
+from tests.demo.manifests import NAMESPACE, SYSTEM_NAMESPACE
+from tests.demo.report import PodResult
+from tests.demo.stages import Stages
+from tests.demo.target import Target
+
+CHART = Path(__file__).parents[2] / "helm" / "tailwise"
+SERVING_PORT = 8080
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of the demonstration."""
+
+    target: Target
+    stages: Stages
+    queries: int
+    neighbour_node: str | None = None
+    model_base_url: str = ""
+
+    def install(self) -> None:
+        """Namespaces, the chart, the store of models, and every node measured."""
+        kubectl, target = self.target.kubectl, self.target
+        for namespace in (NAMESPACE, SYSTEM_NAMESPACE):
+            kubectl.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}])
+        if target.runs_containers:
+            kubectl.apply([manifests.model_store(target)])
+        self._helm()
+        if not target.runs_containers:
+            self.model_base_url = manifests.local_model_store()
+            return
+        wait_for("model store", self._model_store, timeout_seconds=180, report=self.stages.report)
+        wait_for("chart", self._chart_is_ready, timeout_seconds=300, report=self.stages.report)
+        wait_for("agents", self._nodes_measured, timeout_seconds=300, report=self.stages.report)
+        self._start_neighbour()
+
+    def default_scheduler(self) -> list[PodResult]:
+        """The examples' pods as Deployments that Tailwise does not see, and what LoadGen measured there."""
+        deployments = [manifests.by_default_scheduler(workload) for workload in self._workloads()]
+        self.target.kubectl.apply(deployments)
+        selector = "tailwise-demo/policy=default"
+        pods = self._ready_pods(selector)
+        latencies = self._measure("default", pods)
+        self.target.kubectl.delete(deployments)
+        self._wait_gone(selector)
+        return [self._result(pod, latencies, {}) for pod in pods]
+
+    def tailwise(self) -> list[PodResult]:
+        """The examples applied as a user would; every pod must run on the node that status names."""
+        workloads = self._workloads()
+        with local_operator(self.target, self.stages.report), self._watching():
+            self.target.kubectl.apply(workloads)
+            selector = "tailwise.dev/workload"
+            pods = self._ready_pods(selector)
+            placements = self._placements(pods)
+        latencies = self._measure("tailwise", pods) if self.target.runs_containers else {}
+        if latencies:
+            # Prometheus has the last samples one scrape later, status shows them at the next resync.
+            time.sleep(20)
+        print(self.target.kubectl.run("get", "inferenceworkloads,latencymodels", "--all-namespaces"))
+        return [self._result(pod, latencies, placements) for pod in pods]
+
+    # ---- parts
+
+    def _helm(self) -> None:
+        target = self.target
+        values = {
+            "image": {
+                "repository": target.operator_image.rpartition(":")[0],
+                "tag": target.operator_image.rpartition(":")[2],
+                "pullPolicy": target.image_pull_policy,
+            },
+            "prometheus": {"url": target.prometheus_url},
+            "utilisation": {"preset": target.utilisation_preset},
+            "models": {"allowedNetworks": list(target.pod_networks)},
+            "operator": {
+                "replicas": 1 if target.runs_containers else 0,
+                **target.infrastructure.spec(),
+            },
+            "agent": {"enabled": target.runs_containers},
+        }
+        command = [target.helm, "upgrade", "--install", "tailwise", str(CHART)]
+        command += ["--namespace", SYSTEM_NAMESPACE, "--values", "-"]
+        done = subprocess.run(
+            command,
+            input=json.dumps(values),
+            env=target.kubectl.environment,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+        if done.returncode:
+            raise TimeoutError(f"helm upgrade --install tailwise: {done.stderr.strip()}")
+        self.stages.report("chart installed")
+
+    def _workloads(self) -> list[dict[str, Any]]:
+        return [
+            manifests.adapted(example, self.target, self.model_base_url) for example in manifests.examples()
+        ]
+
+    def _model_store(self) -> str | None:
+        pod = self.target.kubectl.get("pod", manifests.MODEL_STORE, "--namespace", NAMESPACE)
+        if not _is_ready(pod):
+            return str(pod["status"].get("phase", "not started"))
+        self.model_base_url = f"http://{pod['status']['podIP']}:{manifests.MODEL_STORE_PORT}"
+        return None
+
+    def _chart_is_ready(self) -> str | None:
+        kubectl = self.target.kubectl
+        items = kubectl.get("deployments,daemonsets", "--namespace", SYSTEM_NAMESPACE)["items"]
+        for item in items:
+            status = item["status"]
+            wanted = status.get("desiredNumberScheduled", item["spec"].get("replicas", 1))
+            ready = status.get("numberReady", status.get("readyReplicas", 0))
+            if ready < wanted:
+                return f"{item['kind']} {item['metadata']['name']}: {ready} of {wanted} ready"
+        return None if items else "nothing there yet"
+
+    def _nodes_measured(self) -> str | None:
+        kubectl = self.target.kubectl
+        nodes = len(kubectl.get("nodes")["items"])
+        selector = "tailwise.dev/node-hardware=true"
+        measured = len(
+            kubectl.get("configmaps", "--namespace", SYSTEM_NAMESPACE, "--selector", selector)["items"]
+        )
+        return None if measured >= nodes else f"{measured} of {nodes} nodes measured"
+
+    def _start_neighbour(self) -> None:
+        node = self.neighbour_node or self._largest_node()
+        if node is None:
+            return
+        self.stages.report(f"a busy neighbour runs on node {node}")
+        self.target.kubectl.apply([manifests.neighbour(self.target, node)])
+        # Utilisation is a rate over a window: give Prometheus the time to see the neighbour.
+        time.sleep(45)
+
+    def _largest_node(self) -> str | None:
+        if not self.target.serving_nodes:
+            return None
+        return max(self.target.serving_nodes, key=lambda name: float(self.target.serving_nodes[name] or 0))
+
+    def _ready_pods(self, selector: str) -> list[dict[str, Any]]:
+        expected = sum(workload["spec"]["replicas"] for workload in self._workloads())
+
+        def missing() -> str | None:
+            pods = self._pods(selector)
+            ready = sum(_is_ready(pod) for pod in pods)
+            return None if ready == len(pods) == expected else f"{ready} of {expected} pods ready"
+
+        wait_for("pods", missing, timeout_seconds=900, report=self.stages.report)
+        return self._pods(selector)
+
+    def _pods(self, selector: str) -> list[dict[str, Any]]:
+        pods: list[dict[str, Any]] = self.target.kubectl.get(
+            "pods", "--namespace", NAMESPACE, "--selector", selector
+        )["items"]
+        return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+
+    def _wait_gone(self, selector: str) -> None:
+        def left() -> str | None:
+            pods = self.target.kubectl.get("pods", "--namespace", NAMESPACE, "--selector", selector)["items"]
+            return f"{len(pods)} pods are ending" if pods else None
+
+        wait_for("default pods", left, timeout_seconds=180, report=self.stages.report)
+
+    def _measure(self, run: str, pods: Sequence[Mapping[str, Any]]) -> Mapping[str, loadgen.Latency]:
+        asked = [
+            loadgen.Query(
+                pod=pod["metadata"]["name"],
+                address=pod["status"]["podIP"],
+                port=SERVING_PORT,
+                model=_model_name(pod),
+            )
+            for pod in pods
+        ]
+        return loadgen.measure(self.target, NAMESPACE, run, asked, self.queries, self.stages.report)
+
+    def _placements(self, pods: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+        """Status' placements by pod, once they are complete; a pod elsewhere than status says is an error."""
+
+        def read() -> dict[str, Mapping[str, Any]]:
+            workloads = self.target.kubectl.get("inferenceworkloads", "--namespace", NAMESPACE)["items"]
+            return {
+                placement["pod"]: placement
+                for workload in workloads
+                for placement in workload.get("status", {}).get("placements", ())
+            }
+
+        names = {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in pods}
+        wait_for(
+            "status",
+            lambda: None if names.keys() <= read().keys() else "placements are not complete yet",
+            timeout_seconds=60,
+            report=self.stages.report,
+        )
+        placements = read()
+        elsewhere = [name for name, node in names.items() if placements[name].get("node") != node]
+        agree = len(names) - len(elsewhere)
+        self.stages.report(f"{agree} of {len(names)} pods run on the node that status names")
+        if elsewhere:
+            raise TimeoutError(f"pods on another node than status names: {', '.join(elsewhere)}")
+        return placements
+
+    def _result(
+        self,
+        pod: Mapping[str, Any],
+        latencies: Mapping[str, loadgen.Latency],
+        placements: Mapping[str, Mapping[str, Any]],
+    ) -> PodResult:
+        name = pod["metadata"]["name"]
+        model = _model_name(pod)
+        workload = next(w for w in self._workloads() if model == _model_name(w["spec"]["template"]))
+        predicted = placements.get(name, {}).get("predictedP90Milliseconds")
+        latency = latencies.get(name)
+        return PodResult(
+            workload=workload["metadata"]["name"],
+            pod=name,
+            node=pod["spec"]["nodeName"],
+            slo_milliseconds=workload["spec"]["slo"]["latencyMilliseconds"],
+            predicted_p90_milliseconds=None if predicted is None else float(predicted),
+            measured_p90_milliseconds=None if latency is None else latency.p90_milliseconds,
+        )
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        """``kubectl get inferenceworkloads --watch`` on standard output while the workloads settle."""
+        watch = subprocess.Popen(
+            [
+                str(self.target.kubectl.binary),
+                "get",
+                "inferenceworkloads",
+                "--namespace",
+                NAMESPACE,
+                "--watch",
+            ],
+            env={**os.environ, **self.target.kubectl.environment},
+        )
+        try:
+            yield
+        finally:
+            watch.terminate()
+            watch.wait(timeout=10)
+
+
+def _is_ready(pod: Mapping[str, Any]) -> bool:
+    conditions = pod.get("status", {}).get("conditions", ())
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def _model_name(pod_or_template: Mapping[str, Any]) -> str:
+    """The model a pod serves: MODEL_NAME of its first container."""
+    environment = pod_or_template["spec"]["containers"][0].get("env", ())
+    return str(next(variable["value"] for variable in environment if variable["name"] == "MODEL_NAME"))
