@@ -265,6 +265,9 @@ def _is_ready(pod: Mapping[str, Any]) -> bool:
 
 
 def _model_name(pod_or_template: Mapping[str, Any]) -> str:
-    """The model a pod serves: MODEL_NAME of its first container."""
-    environment = pod_or_template["spec"]["containers"][0].get("env", ())
-    return str(next(variable["value"] for variable in environment if variable["name"] == "MODEL_NAME"))
+    """The model a pod serves: MODEL_NAME of its first container, else its model file's name."""
+    variables = {
+        variable["name"]: variable.get("value", "")
+        for variable in pod_or_template["spec"]["containers"][0].get("env", ())
+    }
+    return str(variables.get("MODEL_NAME") or Path(variables["MODEL_PATH"]).stem)
