@@ -20,7 +20,7 @@ from typing import Any
 
 import aiohttp
 
-from tailwise.api.conditions import Condition, EventReason
+from tailwise.api.conditions import EventReason
 from tailwise.api.labels import WORKLOAD_LABEL
 from tailwise.cluster import apply
 from tailwise.cluster.client import EVENTS, ApiError, Client, Resource
@@ -124,12 +124,9 @@ def claimed_twice(pod: Regarding, labelled: str, owner: str) -> Event:
 # ---- one constructor an event: workloads, latency models, hardware
 
 
-def condition_turned(regarding: Regarding, condition: Condition, *, good: bool) -> Event:
-    """A condition turned; its reason and message are the event's, told once for each reason."""
-    kind = EventType.NORMAL if good else EventType.WARNING
-    return Event(
-        regarding, kind, condition.reason, "Reconcile", condition.message or condition.reason, condition.type
-    )
+def warning(regarding: Regarding, reason: str, message: str, key: str = "") -> Event:
+    """Something about a workload or latency model needs its author; the condition says the same."""
+    return Event(regarding, EventType.WARNING, reason, "Reconcile", message, key)
 
 
 def hardware_unreadable(config_map: Regarding, message: str) -> Event:

@@ -57,6 +57,10 @@ class ProfileQuestion:
         """What a status remembers of the question beside the answer."""
         return ProfileKey(url=self.url, digest=profile.digest, inputs_hash=self.inputs_hash)
 
+    def made(self, key: ProfileKey) -> bool:
+        """Whether a status' profile is an answer to this question."""
+        return (key.url, key.inputs_hash) == (self.url, self.inputs_hash)
+
 
 @dataclass(frozen=True, slots=True)
 class ProfileFailure:

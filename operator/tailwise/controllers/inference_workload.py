@@ -1,0 +1,266 @@
+"""InferenceWorkloads: collect what is known, decide the status (``workload_status``), apply what differs.
+
+Two writes at most: the Deployment of a template, and the status. Either is left out when nothing changed,
+and a status is written once in a few seconds whatever happens, so that a thousand pods that start at once
+are not a thousand writes.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from tailwise.api.conditions import ConditionStatus, ConditionType, EventReason, Reason
+from tailwise.api.inference_workload import InferenceWorkload
+from tailwise.api.inference_workload_status import InferenceWorkloadStatus
+from tailwise.api.profile import ModelProfile
+from tailwise.cluster import apply
+from tailwise.cluster.apply import Outcome
+from tailwise.cluster.client import DEPLOYMENTS, INFERENCE_WORKLOADS, ApiError, Client
+from tailwise.cluster.events import Event, Regarding, warning
+from tailwise.cluster.reflector import Key
+from tailwise.controllers.conditions import Finding, turned_up
+from tailwise.controllers.deployment import deployment_manifest, is_owned
+from tailwise.controllers.profiles import Answer, ProfileQuestion, ProfileStore
+from tailwise.controllers.registry import KnownWorkload
+from tailwise.controllers.view import ClusterView
+from tailwise.controllers.workload_status import (
+    DeploymentOutcome,
+    PlacementNote,
+    WorkloadFacts,
+    WorkloadVerdict,
+    settles_at,
+    workload_verdict,
+)
+from tailwise.telemetry.observed import LatencyObservation
+
+_LOGGER = logging.getLogger(__name__)
+
+_LEAST_SECONDS_BETWEEN_STATUSES = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Deployed:
+    """What was last applied: for which workload, and what the API server then held."""
+
+    workload_uid: str
+    workload_generation: int
+    deployment_generation: int
+    outcome: DeploymentOutcome
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """The status last written, which the watch may not have told back yet, and when."""
+
+    uid: str
+    status: InferenceWorkloadStatus
+    at: float
+
+
+_NOT_ASKED = _Deployed("", 0, 0, DeploymentOutcome.NOT_ASKED)
+
+
+class InferenceWorkloadController:
+    """Works on one workload at a time; ``reconcile`` is what the queue calls."""
+
+    def __init__(
+        self,
+        client: Client,
+        view: ClusterView,
+        profiles: ProfileStore,
+        record: Callable[[Event], None],
+    ) -> None:
+        self._client = client
+        self._view = view
+        self._profiles = profiles
+        self._record = record
+        self._notes: dict[Key, PlacementNote] = {}
+        self._observations: dict[Key, LatencyObservation] = {}
+        self._deployed: dict[Key, _Deployed] = {}
+        self._written: dict[Key, _Written] = {}
+
+    # ---- told by others
+
+    def note(self, workload: Key, note: PlacementNote) -> bool:
+        """Take what the placement of a pod came to; True when it is news."""
+        news = self._notes.get(workload) != note
+        self._notes[workload] = note
+        return news
+
+    def observe(self, workload: Key, observation: LatencyObservation) -> None:
+        """Take what was seen of a workload's latency."""
+        self._observations[workload] = observation
+
+    def profile(self, known: KnownWorkload) -> Answer | None:
+        """The profile that predictions for a workload use: given, read, or None while it is being read."""
+        if known.workload is None:
+            return None
+        spec = known.workload.spec
+        override = spec.model.profile
+        if override is not None and override.is_complete:
+            return override.as_profile(spec.load.batch_size)
+        question = ProfileQuestion.of(spec)
+        stored, stored_key = known.status.profile, known.status.profile_key
+        # A stored profile with overridden figures in it is nobody else's answer.
+        if stored is not None and stored_key is not None and override is None and question.made(stored_key):
+            self._profiles.seed(question, stored)
+        answer = self._profiles.get(question)
+        return override.over(answer) if override and isinstance(answer, ModelProfile) else answer
+
+    # ---- the queue's handler
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Bring a workload's Deployment and status up to date; returns when to look again."""
+        known = self._view.registry.workloads.get(key)
+        if known is None:
+            self._forget(key)
+            return None
+        wait = self._wait(key)
+        deployed = await self._deploy(known)
+        if wait > 0:
+            return wait
+        facts = self._collect(known, deployed)
+        verdict = workload_verdict(facts)
+        await self._apply(facts, verdict)
+        settles = settles_at(facts)
+        return (settles - facts.now).total_seconds() + 0.1 if settles else None
+
+    def _wait(self, key: Key) -> float:
+        written = self._written.get(key)
+        if written is None:
+            return 0.0
+        return written.at + _LEAST_SECONDS_BETWEEN_STATUSES - time.monotonic()
+
+    def _collect(self, known: KnownWorkload, deployed: _Deployed) -> WorkloadFacts:
+        state = self._view.deployments.get(known.key.namespace, known.key.name)
+        fault = state.fault if state is not None and state.owner_uid == known.uid else ""
+        outcome, message = deployed.outcome, deployed.message
+        if fault and outcome is DeploymentOutcome.APPLIED:
+            outcome = DeploymentOutcome.REFUSED
+            message = f"spec.template: its pods cannot be created: {fault}"
+        written = self._written.get(known.key)
+        if written is not None and written.uid == known.uid:
+            known = replace(known, status=written.status)
+        return WorkloadFacts(
+            known=known,
+            pods=tuple(self._view.pods_of(known.key)),
+            profile=self.profile(known),
+            deployment=outcome,
+            deployment_message=message,
+            note=self._notes.get(known.key),
+            observation=self._observations.get(known.key),
+            latency_model_missing=self._missing_latency_model(known.workload),
+            now=datetime.now(UTC),
+        )
+
+    def _missing_latency_model(self, workload: InferenceWorkload | None) -> str | None:
+        reference = workload.spec.latency_model_ref if workload else None
+        if reference is None or reference.name in self._view.registry.latency_models:
+            return None
+        return reference.name
+
+    # ---- the Deployment
+
+    async def _deploy(self, known: KnownWorkload) -> _Deployed:
+        workload = known.workload
+        if workload is None or workload.spec.template is None:
+            return _NOT_ASKED
+        state = self._view.deployments.get(known.key.namespace, known.key.name)
+        last = self._deployed.get(known.key)
+        generation = state.generation if state is not None else 0
+        if (
+            last is not None
+            and (last.workload_uid, last.workload_generation) == (known.uid, known.generation)
+            and (generation == last.deployment_generation or last.outcome is DeploymentOutcome.REFUSED)
+        ):
+            return last
+        deployed = await self._apply_deployment(known, workload)
+        self._deployed[known.key] = deployed
+        return deployed
+
+    async def _apply_deployment(self, known: KnownWorkload, workload: InferenceWorkload) -> _Deployed:
+        def made(outcome: DeploymentOutcome, generation: int = 0, message: str = "") -> _Deployed:
+            return _Deployed(known.uid, known.generation, generation, outcome, message)
+
+        existing = await self._read_deployment(known.key)
+        uid = None
+        if existing is not None:
+            if not is_owned(existing, known.uid):
+                message = (
+                    f"Deployment {known.key} exists and does not belong to this InferenceWorkload; rename "
+                    "the InferenceWorkload, or delete the Deployment"
+                )
+                return made(DeploymentOutcome.NOT_OURS, 0, message)
+            uid = existing["metadata"]["uid"]
+        # Not forced when it is to be made: a Deployment that somebody makes meanwhile is not taken over.
+        manifest = deployment_manifest(workload, uid=uid)
+        written = await apply.apply(self._client, DEPLOYMENTS, manifest, force=uid is not None)
+        if written.done:
+            return made(DeploymentOutcome.APPLIED, int(written.object["metadata"].get("generation") or 0))
+        if written.outcome is Outcome.REFUSED:
+            return made(DeploymentOutcome.REFUSED, 0, f"spec.template is refused: {written.message}")
+        raise RuntimeError(f"Deployment {known.key} changed meanwhile: {written.message}")
+
+    async def _read_deployment(self, key: Key) -> dict[str, Any] | None:
+        try:
+            return await self._client.request("GET", DEPLOYMENTS.path(key.namespace, key.name))
+        except ApiError as error:
+            if error.reason == "NotFound":
+                return None
+            raise
+
+    # ---- the status
+
+    async def _apply(self, facts: WorkloadFacts, verdict: WorkloadVerdict) -> None:
+        known = facts.known
+        if _document(known.status) != _document(verdict.status):
+            result = await apply.apply_status(
+                self._client,
+                INFERENCE_WORKLOADS,
+                namespace=known.key.namespace,
+                name=known.key.name,
+                uid=known.uid,
+                status=_document(verdict.status),
+            )
+            if result.outcome is Outcome.NOT_FOUND:
+                return
+            if not result.done:
+                raise RuntimeError(f"status of {known.key} refused: {result.message}")
+            self._written[known.key] = _Written(known.uid, verdict.status, time.monotonic())
+        self._tell(known, verdict)
+
+    def _tell(self, known: KnownWorkload, verdict: WorkloadVerdict) -> None:
+        about = Regarding.of(INFERENCE_WORKLOADS, known.key.namespace, known.key.name, known.uid)
+        for finding in turned_up(known.status.conditions, verdict.findings):
+            self._record(_event(about, finding))
+
+    def _forget(self, key: Key) -> None:
+        self._notes.pop(key, None)
+        self._observations.pop(key, None)
+        self._deployed.pop(key, None)
+        self._written.pop(key, None)
+
+
+def _event(about: Regarding, finding: Finding) -> Event:
+    reason = _EVENT_REASONS.get(finding.reason, finding.reason.value)
+    if finding.type is ConditionType.MODEL_PROFILED and finding.status is ConditionStatus.FALSE:
+        reason = EventReason.MODEL_UNREADABLE
+    return warning(about, reason, finding.message, finding.reason.value)
+
+
+# Where an event's reason is not the condition's own.
+_EVENT_REASONS: dict[Reason, str] = {
+    Reason.NOT_IMPLEMENTED: EventReason.SPEC_NOT_SUPPORTED,
+    Reason.PODS_CLAIMED_TWICE: EventReason.CLAIMED_TWICE,
+    Reason.NO_NODE_MEETS_SLO: EventReason.NO_FEASIBLE_NODE,
+}
+
+
+def _document(status: InferenceWorkloadStatus) -> dict[str, Any]:
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True)

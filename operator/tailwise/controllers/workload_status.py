@@ -1,0 +1,225 @@
+"""A workload's status as a pure function of what is known: the decisions of ``inference_workload``.
+
+Placements are read from the pods' own annotations, which the patch that opened the gate wrote: a restarted
+operator says the same as the one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from tailwise.api.conditions import Reason
+from tailwise.api.inference_workload_status import (
+    MAX_PLACEMENTS,
+    CandidateSummary,
+    InferenceWorkloadStatus,
+    Placement,
+    PlacementResult,
+    PodCounts,
+    ServingLatencyModel,
+)
+from tailwise.api.labels import WORKLOAD_LABEL
+from tailwise.api.not_implemented import unimplemented_workload_fields
+from tailwise.api.profile import ModelProfile
+from tailwise.controllers import workload_findings as findings
+from tailwise.controllers.conditions import Finding, merged
+from tailwise.controllers.profiles import Answer, ProfileQuestion
+from tailwise.controllers.registry import KnownWorkload
+from tailwise.controllers.view import made_by
+from tailwise.domain.objects import Pod
+from tailwise.telemetry.observed import LatencyObservation
+
+# A change of the observed latency below this is noise; each would be a write.
+_OBSERVED_STEP = 0.05
+
+
+class DeploymentOutcome(StrEnum):
+    """What became of the Deployment that a template asks for."""
+
+    NOT_ASKED = "NotAsked"
+    APPLIED = "Applied"
+    NOT_OURS = "NotOurs"
+    REFUSED = "Refused"
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementNote:
+    """The last decision for any of the workload's pods, and why pods wait if they do."""
+
+    reason: Reason
+    message: str
+    candidates: CandidateSummary | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadFacts:
+    """All that a workload's status is made from."""
+
+    known: KnownWorkload
+    pods: Sequence[Pod]
+    profile: Answer | None
+    deployment: DeploymentOutcome
+    deployment_message: str
+    note: PlacementNote | None
+    observation: LatencyObservation | None
+    latency_model_missing: str | None
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadVerdict:
+    """The status to write, and what of it is worth an event."""
+
+    status: InferenceWorkloadStatus
+    findings: tuple[Finding, ...]
+
+
+def workload_verdict(facts: WorkloadFacts) -> WorkloadVerdict:
+    """Work the status out."""
+    known, before = facts.known, facts.known.status
+    mine = [pod for pod in facts.pods if pod.workload == known.key.name and pod.deleted_at is None]
+    placements = _placements(mine, before, facts.observation)
+    counts = _counts(mine)
+    found = _findings(facts, mine, counts, placements)
+    profile = facts.profile if isinstance(facts.profile, ModelProfile) else None
+    workload = known.workload
+    status = InferenceWorkloadStatus(
+        observed_generation=known.generation,
+        conditions=merged(before.conditions, found, now=facts.now, generation=known.generation),
+        profile=profile,
+        profile_key=ProfileQuestion.of(workload.spec).key(profile) if profile and workload else None,
+        replicas=len(mine),
+        ready_replicas=sum(pod.ready_at is not None for pod in mine),
+        selector=f"{WORKLOAD_LABEL}={known.key.name}",
+        pods=counts,
+        placements=placements,
+        predicted_p90_milliseconds=max(
+            (each.predicted_p90_milliseconds for each in placements if each.predicted_p90_milliseconds),
+            default=None,
+        ),
+        observed_p90_milliseconds=_observed(before.observed_p90_milliseconds, facts.observation),
+        candidates=facts.note.candidates if facts.note and facts.note.candidates else before.candidates,
+        latency_model=ServingLatencyModel(),
+    )
+    return WorkloadVerdict(status, found)
+
+
+def settles_at(facts: WorkloadFacts) -> datetime | None:
+    """When the verdict changes by time alone; None if it does not."""
+    created = facts.known.workload.metadata.creation_timestamp if facts.known.workload else None
+    grace = created + findings.NO_PODS_GRACE if created else None
+    return grace if grace is not None and not facts.pods and grace > facts.now else None
+
+
+def claimed_twice(pod: Pod) -> bool:
+    """Whether a pod's label names one workload while another's template made it."""
+    maker = made_by(pod)
+    return maker is not None and pod.workload is not None and maker != pod.workload
+
+
+def _findings(
+    facts: WorkloadFacts, mine: Sequence[Pod], counts: PodCounts, placements: Sequence[Placement]
+) -> tuple[Finding, ...]:
+    workload = facts.known.workload
+    unsupported = unimplemented_workload_fields(workload.spec) if workload else []
+    supported = findings.supported(facts.known.fault, unsupported)
+    if workload is None:
+        return findings.unreadable(supported)
+    spec = workload.spec
+    profiled = findings.profiled(
+        spec.model.profile is not None and spec.model.profile.is_complete,
+        facts.profile,
+    )
+    foreign = sorted(
+        {f"{pod.name} ({made_by(pod)} and {pod.workload})" for pod in facts.pods if claimed_twice(pod)}
+    )
+    placed = findings.placed(
+        counts=counts,
+        reason=facts.note.reason if facts.note else None,
+        message=facts.note.message if facts.note else "",
+        claimed_twice=foreign,
+        without_gate=[pod.name for pod in mine if not pod.gated and pod.record is None],
+        unschedulable=[
+            f"{pod.name}: {pod.unschedulable_message}"
+            for pod in mine
+            if pod.unschedulable_message and pod.record and pod.record.result is PlacementResult.PLACED
+        ],
+    )
+    attainable = findings.attainable(
+        spec.slo.latency_milliseconds,
+        [each.bound_milliseconds for each in placements if each.bound_milliseconds is not None],
+        facts.note.reason if facts.note else None,
+        facts.note.message if facts.note else "",
+    )
+    observed = findings.observed(spec, facts.observation)
+    ready = findings.ready(
+        findings.Replicas(
+            wanted=spec.replicas if spec.template else None,
+            present=len(mine),
+            ready=sum(pod.ready_at is not None for pod in mine),
+        ),
+        deployment_reason={
+            DeploymentOutcome.NOT_OURS: Reason.DEPLOYMENT_NOT_OURS,
+            DeploymentOutcome.REFUSED: Reason.TEMPLATE_REFUSED,
+        }.get(facts.deployment),
+        deployment_message=facts.deployment_message,
+        latency_model_missing=facts.latency_model_missing,
+        age=facts.now - (workload.metadata.creation_timestamp or facts.now),
+        label=f"{WORKLOAD_LABEL}: {facts.known.key.name}",
+        others=(supported, profiled, placed),
+    )
+    return (ready, supported, profiled, placed, attainable, observed)
+
+
+def _counts(pods: Sequence[Pod]) -> PodCounts:
+    pending = sum(pod.gated for pod in pods)
+    placed = sum(
+        not pod.gated and pod.record is not None and pod.record.result is PlacementResult.PLACED
+        for pod in pods
+    )
+    return PodCounts(pending=pending, placed=placed, fallback=len(pods) - pending - placed)
+
+
+def _placements(
+    pods: Sequence[Pod], before: InferenceWorkloadStatus, observation: LatencyObservation | None
+) -> tuple[Placement, ...]:
+    known = {each.pod: each.observed_p90_milliseconds for each in before.placements}
+    decided = [(pod, pod.record) for pod in pods if pod.record is not None and not pod.gated]
+    decided.sort(key=lambda pair: (pair[1].decided_at or pair[0].created_at, pair[0].name), reverse=True)
+    placements = []
+    for pod, record in decided[:MAX_PLACEMENTS]:
+        seen = observation.pods.get(pod.name) if observation else None
+        placements.append(
+            Placement(
+                pod=pod.name,
+                node=record.node,
+                result=record.result,
+                predicted_p50_milliseconds=record.predicted_p50_milliseconds,
+                predicted_p90_milliseconds=record.predicted_p90_milliseconds,
+                bound_milliseconds=record.bound_milliseconds,
+                source=record.source,
+                latency_model_version=0 if record.source is not None else None,
+                data_age_seconds=record.data_age_seconds,
+                decided_at=record.decided_at,
+                observed_p90_milliseconds=_steady(known.get(pod.name), seen.milliseconds if seen else None),
+            )
+        )
+    return tuple(sorted(placements, key=lambda each: each.pod))
+
+
+def _observed(before: int | None, observation: LatencyObservation | None) -> int | None:
+    latency = observation.workload if observation else None
+    return _steady(before, latency.milliseconds if latency else None)
+
+
+def _steady(before: int | None, value: float | None) -> int | None:
+    """The new value, or the one before where the difference is noise or nothing is seen any more."""
+    if value is None:
+        return before
+    rounded = max(1, round(value))
+    if before is not None and abs(rounded - before) <= _OBSERVED_STEP * before:
+        return before
+    return rounded
