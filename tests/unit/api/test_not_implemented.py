@@ -1,0 +1,89 @@
+"""Fields without behaviour are named when they are used, and only then."""
+
+from typing import Any
+
+import pytest
+
+from tailwise.api.inference_workload import InferenceWorkloadSpec
+from tailwise.api.latency_model import LatencyModelSpec
+from tailwise.api.not_implemented import unimplemented_fields
+
+MINIMAL: dict[str, Any] = {
+    "model": {"url": "https://models.example/m.onnx"},
+    "slo": {"latencyMilliseconds": 50},
+}
+
+
+def workload(**fields: Any) -> InferenceWorkloadSpec:
+    return InferenceWorkloadSpec.model_validate(MINIMAL | fields)
+
+
+def latency_model(**fields: Any) -> LatencyModelSpec:
+    return LatencyModelSpec.model_validate(fields)
+
+
+def test_a_minimal_workload_uses_nothing_that_is_missing() -> None:
+    assert unimplemented_fields(workload()) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"model": {"url": "s3://b/m.onnx"}}, "spec.model.url"),
+        (
+            {"model": {"url": "https://a/m.onnx", "serviceAccountName": "reader"}},
+            "spec.model.serviceAccountName",
+        ),
+        ({"slo": {"latencyMilliseconds": 5, "percentile": 99}}, "spec.slo.percentile"),
+        ({"placement": {"binding": "NodeName"}}, "spec.placement.binding"),
+        ({"placement": {"policy": "Feasible"}}, "spec.placement.policy"),
+        ({"placement": {"objective": "Tightest"}}, "spec.placement.objective"),
+        ({"placement": {"neighbours": "Respect"}}, "spec.placement.neighbours"),
+        ({"placement": {"relocation": {"mode": "WhenBetter"}}}, "spec.placement.relocation"),
+    ],
+)
+def test_a_workloads_field_without_behaviour_is_named(fields: dict[str, Any], expected: str) -> None:
+    (named,) = unimplemented_fields(workload(**fields))
+    assert named.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {
+            "placement": {
+                "binding": "NodeAffinity",
+                "policy": "Best",
+                "neighbours": "Ignore",
+                "fallback": "Hold",
+            }
+        },
+        {"load": {"batchSize": 8, "concurrency": 4, "requestsPerSecond": 10}},
+        {"metrics": {"preset": "Triton"}},
+        {"latencyModelRef": {"name": "default"}},
+    ],
+)
+def test_fields_with_behaviour_are_not_named(fields: dict[str, Any]) -> None:
+    assert unimplemented_fields(workload(**fields)) == []
+
+
+def test_an_empty_latency_model_uses_nothing_that_is_missing() -> None:
+    assert unimplemented_fields(latency_model()) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"featureSet": "Paper"}, ["spec.featureSet: Paper"]),
+        ({"schedule": {"cron": "@daily"}}, ["spec.schedule"]),
+        ({"dataset": {"windowSeconds": 60}}, ["spec.dataset.windowSeconds"]),
+        (
+            {"promotion": {"mode": "Manual", "minGainPercent": 5}, "drift": {}},
+            ["spec.promotion.mode", "spec.promotion.minGainPercent", "spec.drift"],
+        ),
+    ],
+)
+def test_a_latency_models_settings_without_behaviour_are_named(
+    fields: dict[str, Any], expected: list[str]
+) -> None:
+    assert unimplemented_fields(latency_model(**fields)) == expected
