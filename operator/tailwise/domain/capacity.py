@@ -1,0 +1,40 @@
+"""Effective capacity of nodes (equations 6 to 8), with the load of pods that were placed a moment ago.
+
+All arrays have shape (nodes,). NaN is unknown and stays unknown: a node that nobody measured is not idle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class EffectiveCapacity:
+    """Equation (8): cores and clock that are left, each (nodes,)."""
+
+    cores: Floats
+    megahertz: Floats
+
+
+def effective_capacity(
+    capacity_cores: Floats, utilisation: Floats, megahertz: Floats, frequency_utilisation: Floats
+) -> EffectiveCapacity:
+    """CPU_eff = CPU x (1 - U_C) and FREQ_eff = FREQ x (1 - U_F), equations (6) and (7).
+
+    ``utilisation`` and ``frequency_utilisation`` are fractions; what is measured past 1 counts as 1.
+    """
+    return EffectiveCapacity(
+        cores=capacity_cores * (1.0 - np.clip(utilisation, 0.0, 1.0)),
+        megahertz=megahertz * (1.0 - np.clip(frequency_utilisation, 0.0, 1.0)),
+    )
+
+
+def utilisation_with_assumed(utilisation: Floats, assumed_cores: Floats, capacity_cores: Floats) -> Floats:
+    """U_C with the cores that assumed pods will use, as a fraction of the node's cores, at most 1."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.minimum(utilisation + assumed_cores / capacity_cores, 1.0)

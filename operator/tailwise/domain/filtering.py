@@ -1,0 +1,151 @@
+"""Which nodes may take a pod: kube-scheduler's filters over all nodes at once, in its order and words.
+
+Followed: NodeName, NodeUnschedulable, TaintToleration, NodeAffinity, NodePorts, NodeResourcesFit, in the
+order of the default profile. A node is refused for the first filter that it fails, so that the counts of
+a summary add up to the number of nodes. (kube-scheduler counts a node that lacks both CPU and memory
+twice.) Nodes that are not ready carry taints and need no rule of their own.
+Not followed, and told by ``objects.unsupported``: volumes, claims, topology spread, inter-pod affinity; the
+anti-affinity of pods that already run is not seen either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from tailwise.domain.objects import Pod
+from tailwise.domain.resources import CPU, EPHEMERAL_STORAGE, MEMORY, PODS
+from tailwise.domain.selectors import (
+    NAME_FIELD,
+    NodeSelectorTerm,
+    Operator,
+    Requirement,
+    holds,
+    term_valid,
+    tolerates_unschedulable,
+    untolerated,
+)
+from tailwise.domain.snapshot import ABSENT, CEILING, Bools, ClusterSnapshot, LabelColumn, NodeTable
+from tailwise.domain.verdicts import Filter, Refusal, Verdicts, all_fit
+
+
+def filter_nodes(
+    pod: Pod,
+    snapshot: ClusterSnapshot,
+    *,
+    set_aside: Collection[str] = (),
+    toleration_comparisons: bool = False,
+) -> Verdicts:
+    """A verdict for each node of the snapshot.
+
+    ``set_aside`` names nodes that refused a sibling of the pod a moment ago. ``toleration_comparisons`` is
+    the cluster's feature gate TaintTolerationComparisonOperators (alpha and off in 1.35 to 1.37).
+    """
+    table = snapshot.table
+    verdicts = all_fit(table.names)
+    if pod.node_name:
+        others = np.ones(len(table), dtype=np.bool_)
+        if pod.node_name in table.index:
+            others[table.index[pod.node_name]] = False
+        verdicts = verdicts.refuse(others, Refusal(Filter.NODE_NAME))
+    if not tolerates_unschedulable(pod.tolerations):
+        verdicts = verdicts.refuse(table.unschedulable, Refusal(Filter.UNSCHEDULABLE))
+    verdicts = _check_taints(pod, table, verdicts, comparisons=toleration_comparisons)
+    if pod.node_selector or pod.required_terms is not None:
+        verdicts = verdicts.refuse(~selected(pod, table), Refusal(Filter.AFFINITY))
+    for port in pod.host_ports:
+        verdicts = verdicts.refuse(snapshot.ports_taken(port), Refusal(Filter.PORTS))
+    verdicts = _check_resources(pod, snapshot, verdicts)
+    return _check_set_aside(set_aside, table, verdicts)
+
+
+def selected(pod: Pod, table: NodeTable) -> Bools:
+    """Nodes (nodes,) that meet the pod's nodeSelector and required node affinity."""
+    result = np.ones(len(table), dtype=np.bool_)
+    for key, value in (pod.node_selector or {}).items():
+        result &= _requirement(Requirement(key, Operator.IN, (value,)), table)
+    if pod.required_terms is None:
+        return result
+    any_term = np.zeros(len(table), dtype=np.bool_)
+    for term in pod.required_terms:
+        any_term |= _term(term, table)
+    return result & any_term
+
+
+def _term(term: NodeSelectorTerm, table: NodeTable) -> Bools:
+    """The vector form of ``selectors.term_matches``."""
+    if term.empty or not term_valid(term):
+        return np.zeros(len(table), dtype=np.bool_)
+    result = np.ones(len(table), dtype=np.bool_)
+    for requirement in term.expressions:
+        result &= _requirement(requirement, table)
+    for requirement in term.fields:
+        result &= _field(requirement, table)
+    return result
+
+
+def _requirement(requirement: Requirement, table: NodeTable) -> Bools:
+    """The vector form of ``selectors.holds``, over one label."""
+    column = table.label(requirement.key)
+    match requirement.operator:
+        case Operator.IN:
+            return _among(requirement.values, column)
+        case Operator.NOT_IN:
+            return ~_among(requirement.values, column)
+        case Operator.EXISTS:
+            return ~_absent(column)
+        case Operator.DOES_NOT_EXIST:
+            return _absent(column)
+    # One answer for each value that occurs and, last, one for its absence: code -1 reads the last.
+    answers = np.array([holds(requirement, value) for value in (*column.code_of, None)], dtype=np.bool_)
+    return answers[column.codes]
+
+
+def _among(values: Collection[str], column: LabelColumn) -> Bools:
+    codes = [column.code_of[value] for value in values if value in column.code_of]
+    among: Bools = column.codes == codes[0] if len(codes) == 1 else np.isin(column.codes, codes)
+    return among
+
+
+def _absent(column: LabelColumn) -> Bools:
+    absent: Bools = column.codes == ABSENT
+    return absent
+
+
+def _field(requirement: Requirement, table: NodeTable) -> Bools:
+    """metadata.name is the only field that nodes can be selected by; any other is empty."""
+    named = np.zeros(len(table), dtype=np.bool_)
+    wanted = requirement.values[0]
+    if requirement.key == NAME_FIELD and wanted in table.index:
+        named[table.index[wanted]] = True
+    return named if requirement.operator == Operator.IN else ~named
+
+
+def _check_taints(pod: Pod, table: NodeTable, verdicts: Verdicts, *, comparisons: bool) -> Verdicts:
+    for code, taints in enumerate(table.taint_sets):
+        taint = untolerated(taints, pod.tolerations, comparisons=comparisons)
+        if taint is not None:
+            words = f"{{{taint.key}: {taint.value}}}" if taint.value else f"{{{taint.key}}}"
+            verdicts = verdicts.refuse(table.taint_codes == code, Refusal(Filter.TAINT, words))
+    return verdicts
+
+
+def _check_resources(pod: Pod, snapshot: ClusterSnapshot, verdicts: Verdicts) -> Verdicts:
+    verdicts = verdicts.refuse(snapshot.free(PODS) < 1, Refusal(Filter.TOO_MANY_PODS))
+    first = [name for name in (CPU, MEMORY, EPHEMERAL_STORAGE) if name in pod.requests]
+    for resource in (*first, *sorted(pod.requests.keys() - set(first))):
+        wanted = min(pod.requests[resource], CEILING)
+        # A request of nothing fits also where more is requested than there is.
+        if wanted > 0:
+            short = snapshot.free(resource) < wanted
+            verdicts = verdicts.refuse(short, Refusal(Filter.RESOURCE, resource))
+    return verdicts
+
+
+def _check_set_aside(set_aside: Collection[str], table: NodeTable, verdicts: Verdicts) -> Verdicts:
+    mask = np.zeros(len(table), dtype=np.bool_)
+    for name in set_aside:
+        if name in table.index:
+            mask[table.index[name]] = True
+    return verdicts.refuse(mask, Refusal(Filter.SET_ASIDE))

@@ -1,0 +1,206 @@
+"""Algorithm 1 of the paper and the product's own rules after it: which node, and how good the answer is.
+
+The paper takes the node of least predicted P90 among those that pass the filters. Here the SLO filters too
+(the calibrated bound must meet it), ties are spread, and where no node will do the best one is named all
+the same, with what it lacks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tailwise.api.inference_workload_status import PredictionSource
+from tailwise.api.placement_policy import Objective
+from tailwise.domain.capacity import Floats
+from tailwise.domain.snapshot import Bools, Counts
+from tailwise.domain.verdicts import Filter, Refusal, Verdicts
+
+SOURCES = tuple(PredictionSource)
+SourceCodes = NDArray[np.int8]
+
+# Predictions closer than this are one: the prior errs by several times as much (4 % in the median).
+TIE_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedLatencies:
+    """Predictions for all nodes, each array (nodes,); NaN where nothing could be predicted.
+
+    ``source_codes`` index into SOURCES. ``age_seconds`` is the age of each node's utilisation, NaN where
+    there is none. ``has_hardware`` is False for nodes whose agent has not spoken.
+    """
+
+    p50_milliseconds: Floats
+    p90_milliseconds: Floats
+    bound_milliseconds: Floats
+    age_seconds: Floats
+    source_codes: SourceCodes
+    has_hardware: Bools
+
+
+@dataclass(frozen=True, slots=True)
+class Preferences:
+    """What breaks ties, in this order: pods of the workload, assumed cores, and the turn of the nodes.
+
+    ``workload_pods`` and ``assumed_cores`` are (nodes,). ``rotation`` turns the order of names, so that
+    many workloads in a cluster of equals do not all begin with the same node.
+    """
+
+    workload_pods: Counts
+    assumed_cores: Floats
+    rotation: int = 0
+    tie_tolerance: float = TIE_TOLERANCE
+
+
+class DecisionOutcome(StrEnum):
+    """What became of the question where a pod should go."""
+
+    PLACED = "Placed"
+    # Every node was refused before anything was predicted.
+    NO_NODE_FITS = "NoNodeFits"
+    # Nodes fit, and no agent has spoken for any of them.
+    NO_HARDWARE = "NoHardware"
+    # Nodes fit and have hardware data; none has a prediction.
+    NO_PREDICTION = "NoPrediction"
+    # Nodes have predictions; none meets the SLO. The best is named.
+    SLO_UNATTAINABLE = "SLOUnattainable"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A node and what is predicted there, in milliseconds; ``age_seconds`` is None without utilisation."""
+
+    node: str
+    position: int
+    p50_milliseconds: float
+    p90_milliseconds: float
+    bound_milliseconds: float
+    source: PredictionSource
+    age_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer. ``best`` is the winner, or with SLOUnattainable the node that comes nearest.
+
+    ``verdicts`` are those of the filters with Tailwise's own refusals added; ``fits`` of them are the nodes
+    that meet the SLO. ``runner_up`` is the next best of these, if there is one.
+    """
+
+    outcome: DecisionOutcome
+    slo_milliseconds: float
+    verdicts: Verdicts
+    best: Candidate | None = None
+    runner_up: Candidate | None = None
+
+    @property
+    def node(self) -> str | None:
+        """Where the pod goes; None when it goes nowhere."""
+        return self.best.node if self.best and self.outcome is DecisionOutcome.PLACED else None
+
+    @property
+    def headroom_milliseconds(self) -> float | None:
+        """SLO less bound on the best node; negative where it is missed."""
+        return self.slo_milliseconds - self.best.bound_milliseconds if self.best else None
+
+    def message(self) -> str:
+        """The decision as a sentence, with the numbers that led to it."""
+        summary = self.verdicts.summary()
+        if self.best is None:
+            return summary
+        best = self.best
+        if self.outcome is DecisionOutcome.PLACED:
+            return (
+                f"{best.node}: predicted P90 {_figure(best.p90_milliseconds)} ms, bound "
+                f"{_figure(best.bound_milliseconds)} ms, SLO {_figure(self.slo_milliseconds)} ms "
+                f"({best.source}); {summary}"
+            )
+        return (
+            f"{summary}; best is {_figure(best.bound_milliseconds)} ms on {best.node}, "
+            f"SLO is {_figure(self.slo_milliseconds)} ms"
+        )
+
+
+def decide(
+    verdicts: Verdicts,
+    predicted: PredictedLatencies,
+    preferences: Preferences,
+    *,
+    slo_milliseconds: float,
+    objective: Objective = Objective.LOWEST_LATENCY,
+    over_neighbours: Bools | None = None,
+) -> Decision:
+    """Choose a node among those that passed the filters (Algorithm 1).
+
+    ``over_neighbours`` (nodes,) marks nodes where the pod would push a resident over its SLO; None: not
+    looked at.
+    """
+    if not verdicts.fits.any():
+        return Decision(DecisionOutcome.NO_NODE_FITS, slo_milliseconds, verdicts)
+    verdicts = verdicts.refuse(~predicted.has_hardware, Refusal(Filter.NO_HARDWARE))
+    if not verdicts.fits.any():
+        return Decision(DecisionOutcome.NO_HARDWARE, slo_milliseconds, verdicts)
+    verdicts = verdicts.refuse(
+        np.isnan(predicted.p90_milliseconds) | np.isnan(predicted.bound_milliseconds),
+        Refusal(Filter.NO_PREDICTION),
+    )
+    if not (predictable := verdicts.fits).any():
+        return Decision(DecisionOutcome.NO_PREDICTION, slo_milliseconds, verdicts)
+    verdicts = verdicts.refuse(predicted.bound_milliseconds > slo_milliseconds, Refusal(Filter.SLO))
+    if over_neighbours is not None:
+        verdicts = verdicts.refuse(over_neighbours, Refusal(Filter.NEIGHBOURS))
+    if not (feasible := verdicts.fits).any():
+        nearest = _choose(predictable, predicted.bound_milliseconds, preferences)
+        best = _candidate(verdicts.names, predicted, nearest)
+        return Decision(DecisionOutcome.SLO_UNATTAINABLE, slo_milliseconds, verdicts, best)
+    score = predicted.p90_milliseconds
+    if objective is Objective.TIGHTEST:
+        # Least headroom first: a figure that falls as the bound rises to the SLO.
+        score = slo_milliseconds - predicted.bound_milliseconds
+    winner = _choose(feasible, score, preferences)
+    others = feasible.copy()
+    others[winner] = False
+    second = _choose(others, score, preferences) if others.any() else None
+    return Decision(
+        DecisionOutcome.PLACED,
+        slo_milliseconds,
+        verdicts,
+        best=_candidate(verdicts.names, predicted, winner),
+        runner_up=None if second is None else _candidate(verdicts.names, predicted, second),
+    )
+
+
+def _choose(allowed: Bools, score: Floats, preferences: Preferences) -> int:
+    """Position of the least score among the allowed nodes (at least one), ties broken by preference."""
+    positions = np.flatnonzero(allowed)
+    scores = score[positions]
+    least = scores.min()
+    tied = positions[scores <= least + abs(least) * preferences.tie_tolerance]
+    pods = preferences.workload_pods[tied]
+    tied = tied[pods == pods.min()]
+    assumed = preferences.assumed_cores[tied]
+    tied = tied[assumed <= assumed.min() + 1e-9]
+    turned = (tied - preferences.rotation) % len(allowed)
+    return int(tied[turned.argmin()])
+
+
+def _candidate(names: tuple[str, ...], predicted: PredictedLatencies, position: int) -> Candidate:
+    age = float(predicted.age_seconds[position])
+    return Candidate(
+        node=names[position],
+        position=position,
+        p50_milliseconds=float(predicted.p50_milliseconds[position]),
+        p90_milliseconds=float(predicted.p90_milliseconds[position]),
+        bound_milliseconds=float(predicted.bound_milliseconds[position]),
+        source=SOURCES[int(predicted.source_codes[position])],
+        age_seconds=None if np.isnan(age) else age,
+    )
+
+
+def _figure(milliseconds: float) -> str:
+    """Two digits below 10 ms, whole milliseconds above: no reader has use for more."""
+    return f"{milliseconds:.1f}" if milliseconds < 10 else f"{milliseconds:.0f}"
