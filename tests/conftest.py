@@ -19,6 +19,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 from kubernetes_asyncio.client import ApiClient
 
 from tests.cluster import api as cluster_api
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 
 _LEFT_OUT: pytest.StashKey[tuple[str, list[str]]] = pytest.StashKey()
 _SIMULATED_NODES = "12"
+
+# On a busy machine the time of one example says nothing about the product.
+settings.register_profile("tailwise", deadline=None)
+settings.load_profile("tailwise")
 
 
 # ---- clusters

@@ -355,7 +355,7 @@ def test_counters_are_the_integral_of_the_script(
     for length, utilisation in script:
         segments.append(Segment(start, utilisation))
         start += length
-    steps = 20_000
+    steps = 2_000
     width = seconds / steps
     numeric = sum(share_at(segments, 1_000.0 + (step + 0.5) * width) for step in range(steps)) * width
     # Each jump of the script falls into one step at most, and there are at most two jumps a second.

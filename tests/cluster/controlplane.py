@@ -151,7 +151,7 @@ def get(name: str) -> ControlPlane | None:
 def down(name: str, progress: Progress = say) -> None:
     """End everything that runs in the cluster's directory and remove its state; the logs stay."""
     directory = cluster_directory(name)
-    with exclusive(directory.parent / f".{name}.lock", f"cluster {name}", progress):
+    with exclusive(directory.parent / f".{name}.lock", f"cluster {name}", progress, remove=True):
         existed = directory.exists()
         # Clients first: etcd going first would leave the others retrying until they are killed.
         order = [daemon.name for daemon in processes.recorded(directory) if daemon.name != "etcd"]

@@ -29,7 +29,9 @@ def _not_served(api: Api, names: Sequence[str]) -> str | None:
     waiting = []
     for name in names:
         path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
-        conditions: list[dict[str, Any]] = api.request("GET", path).get("status", {}).get("conditions", [])
+        # Right after creation the status is there and its conditions are null.
+        status: dict[str, Any] = api.request("GET", path).get("status") or {}
+        conditions = status.get("conditions") or []
         if not any(each["type"] == "Established" and each["status"] == "True" for each in conditions):
             waiting.append(name)
     return f"not established: {', '.join(waiting)}" if waiting else None

@@ -7,17 +7,25 @@ ends those whose owner is gone. All others live until somebody takes them down.
 import importlib
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 from tests.cluster import binaries, controlplane, processes, simulated
 from tests.cluster.controlplane import ControlPlane, ControlPlaneSpec
 from tests.cluster.locks import Progress, exclusive, say
-from tests.cluster.paths import cluster_directory, cluster_names, clusters_directory, remove_tree
+from tests.cluster.paths import (
+    cluster_directory,
+    cluster_names,
+    clusters_directory,
+    logs_directory,
+    remove_tree,
+)
 from tests.cluster.simulated import SimulatedCluster
 from tests.cluster.sizes import Size
 
 DEFAULT_SIMULATED_NODES = "12"
+_LOGS_KEPT_DAYS = 3
 
 
 def up(
@@ -70,7 +78,10 @@ def clean(progress: Progress = say) -> None:
 
 
 def end_orphans(progress: Progress = say) -> None:
-    """End the clusters whose owner is gone, such as those of a test session that was killed."""
+    """End the clusters whose owner is gone, such as a test session's that was killed; forget old logs."""
+    for directory in logs_directory("any").parent.glob("*"):
+        if not cluster_directory(directory.name).exists() and _days_old(directory) > _LOGS_KEPT_DAYS:
+            remove_tree(directory)
     for name in cluster_names():
         owner = _read(name).get("owner")
         if owner is not None and processes.start_ticks(owner["pid"]) != owner["start_ticks"]:
@@ -150,6 +161,11 @@ def _read(name: str) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):
         return {}
     return content
+
+
+def _days_old(directory: Path) -> float:
+    newest = max((path.stat().st_mtime for path in directory.iterdir()), default=0.0)
+    return (time.time() - newest) / 86_400
 
 
 def _late(module: str) -> Any:
