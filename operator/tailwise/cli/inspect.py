@@ -1,0 +1,162 @@
+"""``tailwise inspect PATH_OR_URL``: a model's FLOPs, parameters and operators, from its graph alone.
+
+Exit codes: 0 all operators are counted, 1 the model cannot be read, 2 wrong usage, 3 the profile is
+Partial (and printed all the same).
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import json
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tailwise.api.profile import Completeness, ModelProfile
+from tailwise.models.addresses import AddressPolicy, Network
+from tailwise.models.errors import InspectionError
+from tailwise.models.inspection import InspectionLimits, InspectionRequest, inspect
+
+EXIT_ERROR, EXIT_PARTIAL = 1, 3
+_BAR_WIDTH = 30
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``inspect`` and its options."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "inspect",
+        help="count a model's FLOPs, parameters and operators",
+        description="Count a model's FLOPs, parameters and operators. Only the graph is read: of a file of "
+        "hundreds of megabytes mostly less than one.",
+    )
+    parser.add_argument("model", metavar="PATH_OR_URL", help="a file, or an https://, http:// or file:// URL")
+    parser.add_argument(
+        "--batch-size", type=_positive, metavar="N", help="size of the batch axis (1)"
+    )
+    parser.add_argument(
+        "--input-shape",
+        action="append",
+        default=[],
+        type=_shape,
+        metavar="NAME=1,3,224,224",
+        help="sizes of an input with dynamic axes, or AXIS=128 for a named axis; may be repeated",
+    )
+    parser.add_argument("--sha256", metavar="DIGEST", help="refuse a file that is another")
+    parser.add_argument(
+        "--allow-address",
+        action="append",
+        default=[],
+        type=_network,
+        metavar="CIDR",
+        help="a network that may be read from although its addresses are link-local",
+    )
+    parser.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS", help="give up after (120)")
+    parser.add_argument("--output", choices=("table", "json"), default="table", help="for people or programs")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Inspect and print; returns the exit code."""
+    try:
+        profile = inspect(request_of(arguments))
+    except InspectionError as error:
+        print(f"tailwise inspect: {error.reason}: {error.message}", file=sys.stderr)
+        return EXIT_ERROR
+    if arguments.output == "json":
+        print(json.dumps(profile.model_dump(mode="json", by_alias=True), indent=2))
+    else:
+        print(table(arguments.model, profile))
+    if profile.completeness is Completeness.PARTIAL:
+        print(
+            f"tailwise inspect: the profile is Partial, {profile.unresolved_count} operators are not counted",
+            file=sys.stderr,
+        )
+        return EXIT_PARTIAL
+    return 0
+
+
+def request_of(arguments: argparse.Namespace) -> InspectionRequest:
+    """The request that the options amount to.
+
+    It is the user's own machine: loopback and private addresses are fine. Link-local ones, where metadata
+    services live, are not, whether named or redirected to, unless allowed.
+    """
+    return InspectionRequest(
+        url=url_of(arguments.model),
+        input_shapes=dict(arguments.input_shape),
+        batch_size=arguments.batch_size,
+        sha256=arguments.sha256,
+        addresses=AddressPolicy(allowed_networks=tuple(arguments.allow_address), allow_local=True),
+        allow_http=True,
+        allow_files=True,
+        limits=InspectionLimits(wall_seconds=arguments.timeout),
+    )
+
+
+def url_of(word: str) -> str:
+    """A URL as it is; a path as a file:// URL."""
+    scheme = urlsplit(word).scheme if "://" in word else ""
+    return word if scheme else Path(word).absolute().as_uri()
+
+
+def table(model: str, profile: ModelProfile) -> str:
+    """The profile for people."""
+    kinds = profile.flops_by_kind
+    lines = [
+        model,
+        f"  FLOPs             {_figure(profile.flops)}  ({profile.flops})",
+    ]
+    for name in ("convolution", "matmul", "activation", "pooling", "normalization", "other"):
+        flops = getattr(kinds, name)
+        share = flops / profile.flops if profile.flops else 0.0
+        bar = "#" * round(share * _BAR_WIDTH)
+        lines.append(f"    {name:<15} {_figure(flops)}  {share:6.1%}  {bar}".rstrip())
+    lines += [
+        f"  Parameters        {_figure(profile.parameters)}  ({profile.parameters}, {profile.precision}, "
+        f"{profile.parameter_mebibytes:.2f} MiB)",
+        f"  Activations       {profile.activation_bytes / 2**20:9.2f} MiB at batch size {profile.batch_size}",
+        f"  Graph             {sum(profile.operators.values())} operators, depth {profile.depth}, "
+        f"opset {profile.opset}",
+        f"  Read              {profile.bytes_read} of {profile.file_bytes} bytes",
+        "  Operators         "
+        + ", ".join(f"{name} {count}" for name, count in list(profile.operators.items())[:12])
+        + (", ..." if len(profile.operators) > 12 else ""),
+    ]
+    if profile.unresolved:
+        lines.append(f"  Not counted       {profile.unresolved_count} ({profile.counted_percent} % counted)")
+        lines += [f"    {entry.operator} {entry.node}: {entry.reason}" for entry in profile.unresolved[:20]]
+    return "\n".join(lines)
+
+
+def _figure(value: float) -> str:
+    """A number with three decimals and the letter of its magnitude, nine characters wide."""
+    for letter, factor in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= factor:
+            return f"{value / factor:7.3f} {letter}"
+    return f"{value:7.0f}  "
+
+
+def _positive(word: str) -> int:
+    value = int(word)
+    if value < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return value
+
+
+def _shape(word: str) -> tuple[str, tuple[int, ...]]:
+    name, equals, sizes = word.rpartition("=")
+    try:
+        parsed = tuple(int(size) for size in sizes.replace("x", ",").split(","))
+    except ValueError:
+        parsed = ()
+    if not equals or not name or not parsed or any(size < 0 for size in parsed):
+        raise argparse.ArgumentTypeError(f"{word!r} is not NAME=SIZE,SIZE,... with sizes of 0 or more")
+    return name, parsed
+
+
+def _network(word: str) -> Network:
+    try:
+        return ipaddress.ip_network(word, strict=False)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

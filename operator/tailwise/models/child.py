@@ -1,0 +1,44 @@
+"""The process that reads one untrusted model: ``python -m tailwise.models.child MEMORY CPU FILES``.
+
+Limits on address space (MiB), CPU time (s) and open files come first, then the imports, then one request
+from standard input, one answer to standard output. Everything it can expect becomes an answer with a
+reason; anything else ends it, and the parent says so.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+
+def main() -> int:
+    """Set the limits, read the request, answer."""
+    memory, cpu, files = (int(word) for word in sys.argv[1:4])
+    _limit(resource.RLIMIT_AS, memory * 2**20)
+    _limit(resource.RLIMIT_CPU, cpu)
+    _limit(resource.RLIMIT_NOFILE, files)
+    _limit(resource.RLIMIT_CORE, 0)
+
+    from tailwise.models.errors import InspectionError  # noqa: PLC0415 -- limits come first
+    from tailwise.models.inspection import ChildAnswer, ChildRequest  # noqa: PLC0415
+    from tailwise.models.reading import profile_of  # noqa: PLC0415
+
+    request = ChildRequest.model_validate_json(sys.stdin.buffer.read())
+    try:
+        answer = ChildAnswer(profile=profile_of(request))
+    except InspectionError as error:
+        answer = ChildAnswer(reason=error.reason, field=error.field, message=error.message)
+    sys.stdout.buffer.write(answer.model_dump_json().encode())
+    sys.stdout.buffer.flush()
+    return 0
+
+
+def _limit(kind: int, amount: int) -> None:
+    """Lower a limit; one that is lower already stays."""
+    _, hard = resource.getrlimit(kind)
+    amount = amount if hard == resource.RLIM_INFINITY else min(amount, hard)
+    resource.setrlimit(kind, (amount, hard if kind == resource.RLIMIT_CPU else amount))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""Bytes at an address, read in ranges: the one interface between stores and formats."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tailwise.models.errors import InvalidUrl, ModelForbidden, ModelNotFound, ModelUnreachable
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a store says the file is: its own digest or tag, so that a change is noticed without reading."""
+
+    value: str = ""
+    source: str = ""
+
+    @property
+    def sha256(self) -> str | None:
+        """The file's sha256 where the store's tag is one (hubs of models, registries), else None."""
+        digits = self.value.lower()
+        return digits if len(digits) == 64 and set(digits) <= set("0123456789abcdef") else None
+
+
+@dataclass(slots=True)
+class Pace:
+    """What a store has shown so far: least round trip, and bandwidth of the reads long enough to tell.
+
+    ``jump_bytes`` is the size of a gap whose reading takes as long as asking anew.
+    """
+
+    round_trip_seconds: float
+    bytes_per_second: float
+
+    # Below this round trip waiting is not felt, and a skipped 64 KiB is worth more than the time.
+    SHORT_ROUND_TRIP_SECONDS = 0.005
+    SHORT_JUMP_BYTES = 64 * 1024
+
+    @property
+    def jump_bytes(self) -> int:
+        """Gaps from this size on are cheaper to jump over than to read through."""
+        gap = self.round_trip_seconds * self.bytes_per_second
+        if self.round_trip_seconds < self.SHORT_ROUND_TRIP_SECONDS:
+            gap = min(gap, self.SHORT_JUMP_BYTES)
+        return int(min(max(gap, 4 * 1024), 16 * 2**20))
+
+
+class ByteSource(Protocol):
+    """A file somewhere. ``read`` returns at least one byte, at most ``length``, or none at the end.
+
+    ``seekable`` is False where only the next bytes can be had; reading at an earlier offset is then an
+    error. ``size`` is None where the store does not tell. Errors are ``InspectionError``.
+    """
+
+    seekable: bool
+    pace: Pace
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes that came from the store so far."""
+
+    @property
+    def size(self) -> int | None:
+        """Size of the file in bytes."""
+
+    @property
+    def identity(self) -> Identity:
+        """The store's own digest or tag of the file."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes from ``offset`` on."""
+
+    def close(self) -> None:
+        """Give up connections and handles."""
+
+
+class FileSource:
+    """A file of this machine's file system."""
+
+    seekable = True
+
+    def __init__(self, path: Path) -> None:
+        self.bytes_read = 0
+        # A seek costs next to nothing; the figures make the reader fetch pages and jump over most tensors.
+        self.pace = Pace(round_trip_seconds=1e-5, bytes_per_second=1e9)
+        try:
+            # Not blocking, so that a pipe without a writer cannot hold the process.
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ModelNotFound(f"there is no file {path}") from error
+        except PermissionError as error:
+            raise ModelForbidden(f"the file {path} may not be read by this user") from error
+        except (OSError, ValueError) as error:
+            raise ModelUnreachable(f"the file {path} cannot be opened ({error})") from error
+        status = os.fstat(self._descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            self.close()
+            raise InvalidUrl(f"{path} is not a regular file; name the .onnx file itself")
+        self._size = status.st_size
+        self._tag = f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"
+
+    @property
+    def size(self) -> int:
+        """Size of the file in bytes."""
+        return self._size
+
+    @property
+    def identity(self) -> Identity:
+        """Inode, time of change and size: enough to notice a new file, no digest."""
+        return Identity(self._tag, "FileStatus")
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes from ``offset`` on."""
+        data = os.pread(self._descriptor, length, offset)
+        self.bytes_read += len(data)
+        return data
+
+    def close(self) -> None:
+        """Close the handle."""
+        with suppress(OSError):
+            os.close(self._descriptor)
+
+
+class HashingSource:
+    """A streamed source whose digest is known once all of it has passed."""
+
+    seekable = False
+
+    def __init__(self, source: ByteSource) -> None:
+        self._source = source
+        self._digest = hashlib.sha256()
+        self.pace = source.pace
+
+    @property
+    def size(self) -> int | None:
+        """Size of the file in bytes."""
+        return self._source.size
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes that have passed."""
+        return self._source.bytes_read
+
+    @property
+    def identity(self) -> Identity:
+        """The store's own digest or tag."""
+        return self._source.identity
+
+    def read(self, offset: int, length: int) -> bytes:
+        """The next bytes."""
+        data = self._source.read(offset, length)
+        self._digest.update(data)
+        return data
+
+    def rest_of_digest(self, limit_bytes: int) -> str | None:
+        """Read what is left; the whole file's sha256, None when it is larger than the limit."""
+        while data := self.read(self.bytes_read, 4 * 2**20):
+            if self.bytes_read > limit_bytes or not data:
+                return None
+        return self._digest.hexdigest()
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()
+
+
+def sha256_of(source: ByteSource, limit_bytes: int) -> str | None:
+    """Digest of the whole file, or None when it is larger than the limit; reads (the rest of) all of it."""
+    if source.size is not None and source.size > limit_bytes:
+        return None
+    if isinstance(source, HashingSource):
+        return source.rest_of_digest(limit_bytes)
+    digest, offset = hashlib.sha256(), 0
+    while chunk := source.read(offset, 4 * 2**20):
+        digest.update(chunk)
+        offset += len(chunk)
+        if offset > limit_bytes:
+            return None
+    return digest.hexdigest()
