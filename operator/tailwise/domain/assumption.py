@@ -7,10 +7,9 @@ placement; as the node's utilisation comes to include the pod, they are handed o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from math import ceil
-from types import MappingProxyType
 
 import numpy as np
 
@@ -57,9 +56,9 @@ class Assumption:
 class AssumedLoad:
     """The ledger of assumptions, by pod uid, and its sum for each node in whole millicores."""
 
-    by_pod: Mapping[str, Assumption] = MappingProxyType({})
-    counted: Mapping[str, int] = MappingProxyType({})
-    by_node: Mapping[str, int] = MappingProxyType({})
+    by_pod: Mapping[str, Assumption] = field(default_factory=dict)
+    counted: Mapping[str, int] = field(default_factory=dict)
+    by_node: Mapping[str, int] = field(default_factory=dict)
 
     def cores(self, table: NodeTable) -> Floats:
         """Cores that are assumed on each node, shape (nodes,)."""
