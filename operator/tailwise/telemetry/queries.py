@@ -70,13 +70,14 @@ def node_exporter(window_seconds: int = DEFAULT_WINDOW_SECONDS, selector: str = 
     ``selector`` narrows the series, such as ``job="node-exporter"``.
 
     Idle and waiting for I/O count as free, stolen time as in use: a core that the hypervisor gave away is
-    not there for a pod. U_F is the clock now as a fraction of its highest; most virtual machines have no
-    cpufreq and answer nothing.
+    not there for a pod. U_F is the clock now as a fraction of the processor's highest (of the governor's,
+    where the processor's is unknown); most virtual machines have no cpufreq and answer nothing.
     """
     free = _series("node_cpu_seconds_total", 'mode=~"idle|iowait"', selector)
     idle = _series("node_cpu_seconds_total", 'mode="idle"', selector)
     now = _series("node_cpu_scaling_frequency_hertz", selector)
-    highest = _series("node_cpu_scaling_frequency_max_hertz", selector)
+    highest = _series("node_cpu_frequency_max_hertz", selector)
+    governed = _series("node_cpu_scaling_frequency_max_hertz", selector)
     return UtilisationQueries(
         name="NodeExporter",
         cpu=NodeQuery(
@@ -85,7 +86,7 @@ def node_exporter(window_seconds: int = DEFAULT_WINDOW_SECONDS, selector: str = 
         ),
         cpu_unit=CpuUnit.FRACTION,
         frequency=NodeQuery(
-            value=f"avg by (node, instance) ({now} / {highest})",
+            value=f"avg by (node, instance) ({now} / ({highest} or {governed}))",
             sampled_at=f"max by (node, instance) (timestamp({now}))",
         ),
         window_seconds=window_seconds,
