@@ -62,7 +62,7 @@ def job(target: Target, namespace: str, run: str, query: Query, queries: int) ->
                             "image": target.serving_image,
                             "imagePullPolicy": target.image_pull_policy,
                             "command": [
-                                "python3",
+                                "python",
                                 "-m",
                                 "loadgen_client",
                                 "--url",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ NAMESPACE = "tailwise-demo"
 SYSTEM_NAMESPACE = "tailwise-system"
 EXAMPLES = Path(__file__).parents[2] / "examples"
 WORKLOAD_FILES = ("resnet50.yaml", "mobilenet-v2.yaml")
-MODEL_STORE = "model-store"
+MODEL_STORE_SELECTOR = "app.kubernetes.io/name=model-store"
 MODEL_STORE_PORT = 8000
 
 Manifest = dict[str, Any]
@@ -81,7 +83,7 @@ def neighbour(target: Target, node: str) -> Manifest:
                             "name": "busy",
                             "image": target.serving_image,
                             "imagePullPolicy": target.image_pull_policy,
-                            "command": ["python3", "-c", "while True: pass"],
+                            "command": ["python", "-c", "while True: pass"],
                             "resources": {"requests": {"cpu": "50m", "memory": "16Mi"}},
                         }
                     ],
@@ -92,33 +94,21 @@ def neighbour(target: Target, node: str) -> Manifest:
 
 
 def model_store(target: Target) -> Manifest:
-    """Serves the demonstration's model files over HTTP with ranges, as an object store would."""
-    labels = {"app.kubernetes.io/name": MODEL_STORE}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": MODEL_STORE, "namespace": NAMESPACE, "labels": labels},
-        "spec": {
-            **target.infrastructure.spec(),
-            "automountServiceAccountToken": False,
-            "terminationGracePeriodSeconds": 1,
-            "containers": [
-                {
-                    "name": "store",
-                    "image": target.operator_image,
-                    "imagePullPolicy": target.image_pull_policy,
-                    "command": ["python3", "-c", STORE_PROGRAM],
-                    "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
-                }
-            ],
-        },
-    }
+    """examples/model-store.yaml's Deployment, beside the other infrastructure of the demonstration."""
+    documents = yaml.safe_load_all((EXAMPLES / "model-store.yaml").read_text())
+    store: Manifest = next(document for document in documents if document["kind"] == "Deployment")
+    store["metadata"]["namespace"] = NAMESPACE
+    pod = store["spec"]["template"]["spec"]
+    pod.update(target.infrastructure.spec())
+    for container in pod["containers"]:
+        container["image"] = target.serving_image
+        container["imagePullPolicy"] = target.image_pull_policy
+    return store
 
 
-# aiohttp's static files answer range requests; the standard library's server does not.
-STORE_PROGRAM = f"""
-from aiohttp import web
-app = web.Application()
-app.router.add_static("/", "/models")
-web.run_app(app, port={MODEL_STORE_PORT})
-"""
+def local_model_store(directory: Path) -> str:
+    """The models as files of this machine, for an operator that runs here; returns their directory's URL."""
+    skeletons = sorted((EXAMPLES / "models").glob("*.onnx.skel.gz"))
+    program = EXAMPLES / "serving" / "make_model.py"
+    subprocess.run([sys.executable, str(program), *map(str, skeletons), str(directory)], check=True)
+    return directory.as_uri()

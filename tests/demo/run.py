@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.cluster.paths import logs_directory
 from tests.demo import loadgen, manifests
 from tests.demo.kubectl import wait_for
 from tests.demo.local_operator import local_operator
@@ -43,7 +44,7 @@ class Run:
             kubectl.apply([manifests.model_store(target)])
         self._helm()
         if not target.runs_containers:
-            self.model_base_url = manifests.local_model_store()
+            self.model_base_url = manifests.local_model_store(logs_directory("demo").parent / "demo-models")
             return
         wait_for("model store", self._model_store, timeout_seconds=180, report=self.stages.report)
         wait_for("chart", self._chart_is_ready, timeout_seconds=300, report=self.stages.report)
@@ -116,9 +117,10 @@ class Run:
         ]
 
     def _model_store(self) -> str | None:
-        pod = self.target.kubectl.get("pod", manifests.MODEL_STORE, "--namespace", NAMESPACE)
-        if not _is_ready(pod):
-            return str(pod["status"].get("phase", "not started"))
+        pods = self._pods(manifests.MODEL_STORE_SELECTOR)
+        if not pods or not _is_ready(pods[0]):
+            return "not ready"
+        pod = pods[0]
         self.model_base_url = f"http://{pod['status']['podIP']}:{manifests.MODEL_STORE_PORT}"
         return None
 
