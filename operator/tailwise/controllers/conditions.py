@@ -1,22 +1,18 @@
-"""Conditions of a status: what is said now, merged with when it last changed."""
+"""What a controller finds of an object: a condition, and whether it deserves an event."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 
 from tailwise.api.conditions import Condition, ConditionStatus, ConditionType, Reason
+from tailwise.domain import conditions as domain
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(domain.Finding):
     """What a condition should say. ``alarming`` findings are told as a Warning event when they turn up."""
 
-    type: ConditionType
-    status: ConditionStatus
-    reason: Reason
-    message: str = ""
     alarming: bool = False
 
 
@@ -33,28 +29,6 @@ def bad(kind: ConditionType, reason: Reason, message: str, *, alarming: bool = T
 def unknown(kind: ConditionType, reason: Reason, message: str = "", *, alarming: bool = False) -> Finding:
     """A condition of which nothing is known yet."""
     return Finding(kind, ConditionStatus.UNKNOWN, reason, message, alarming)
-
-
-def merged(
-    previous: Iterable[Condition], findings: Iterable[Finding], *, now: datetime, generation: int
-) -> tuple[Condition, ...]:
-    """The findings as conditions; the transition time moves only when the status does (metav1.Condition)."""
-    before = {condition.type: condition for condition in previous}
-    conditions = []
-    for finding in findings:
-        old = before.get(finding.type)
-        since = old.last_transition_time if old is not None and old.status is finding.status else now
-        conditions.append(
-            Condition(
-                type=finding.type,
-                status=finding.status,
-                reason=finding.reason.value,
-                message=finding.message,
-                last_transition_time=since,
-                observed_generation=generation,
-            )
-        )
-    return tuple(conditions)
 
 
 def turned_up(previous: Iterable[Condition], findings: Iterable[Finding]) -> tuple[Finding, ...]:

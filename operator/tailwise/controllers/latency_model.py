@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from tailwise.api.conditions import ConditionType, EventReason, Reason
+from tailwise.api.conditions import LATENCY_MODEL_CONDITIONS, ConditionType, EventReason, Reason
 from tailwise.api.latency_model import LatencyModel
 from tailwise.api.latency_model_status import Algorithm, LatencyModelStatus, ModelVersion, VersionOutcome
 from tailwise.api.not_implemented import unimplemented_latency_model_fields
@@ -14,8 +14,9 @@ from tailwise.cluster import apply
 from tailwise.cluster.apply import Outcome
 from tailwise.cluster.client import LATENCY_MODELS, Client
 from tailwise.cluster.events import Event, Regarding, warning
-from tailwise.controllers.conditions import Finding, bad, good, merged, turned_up, unknown
+from tailwise.controllers.conditions import Finding, bad, good, turned_up, unknown
 from tailwise.controllers.registry import KnownLatencyModel, Registry
+from tailwise.domain.conditions import with_findings
 
 _PRIOR = ModelVersion(version=0, algorithm=Algorithm.PRIOR, outcome=VersionOutcome.CHAMPION)
 
@@ -50,7 +51,13 @@ def latency_model_status(
     """The status to write."""
     return LatencyModelStatus(
         observed_generation=known.generation,
-        conditions=merged(known.status.conditions, findings, now=now, generation=known.generation),
+        conditions=with_findings(
+            known.status.conditions,
+            findings,
+            generation=known.generation,
+            now=now,
+            order=LATENCY_MODEL_CONDITIONS,
+        ),
         active_version=0,
         champion=_PRIOR,
     )

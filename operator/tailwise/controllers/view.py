@@ -47,6 +47,7 @@ class Interests:
     workload_pods: Callable[[Key], None] = lambda _: None
     capacity: Callable[[], None] = lambda: None
     event: Callable[[Event], None] = lambda _: None
+    pod: Callable[[Pod | None, Pod | None], None] = lambda _old, _new: None
 
 
 @dataclass(slots=True)
@@ -165,6 +166,7 @@ def _pod_changed(view: ClusterView, key: Key, old: Pod | None, new: Pod | None) 
         view.state.put_pod(new)
     elif old is not None:
         view.state.remove_pod(old.uid)
+    view.interests.pod(old, new)
     for workload in before | after:
         view.interests.workload_pods(workload)
     if new is not None and new.gated and new.deleted_at is None:

@@ -69,8 +69,8 @@ def profiled(given: bool, answer: Answer | None) -> Finding:
     if answer is None:
         return unknown(kind, Reason.PROFILING, "the graph is being read")
     if isinstance(answer, ProfileFailure):
-        reason = _MODEL_REASONS.get(answer.error.reason, Reason.MODEL_UNREADABLE)
-        return bad(kind, reason, str(answer.error))
+        reason, message = describe_failure(answer)
+        return bad(kind, reason, message)
     if answer.completeness is Completeness.PARTIAL:
         named = "; ".join(
             f"{each.operator} {each.node}: {each.reason}".strip() for each in answer.unresolved[:_NAMED]
@@ -82,6 +82,11 @@ def profiled(given: bool, answer: Answer | None) -> Finding:
         )
         return Finding(kind, ConditionStatus.TRUE, Reason.PROFILE_PARTIAL, message, alarming=True)
     return good(kind, Reason.PROFILE_COMPLETE)
+
+
+def describe_failure(failure: ProfileFailure) -> tuple[Reason, str]:
+    """Reason and sentence of a model that could not be read; the sentence names the field."""
+    return _MODEL_REASONS.get(failure.error.reason, Reason.MODEL_UNREADABLE), str(failure.error)
 
 
 def placed(  # noqa: PLR0911 - one rule a return, the first that holds counts

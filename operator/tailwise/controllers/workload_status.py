@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from tailwise.api.conditions import Reason
+from tailwise.api.conditions import INFERENCE_WORKLOAD_CONDITIONS, Reason
 from tailwise.api.inference_workload_status import (
     MAX_PLACEMENTS,
     CandidateSummary,
@@ -25,10 +25,11 @@ from tailwise.api.labels import WORKLOAD_LABEL
 from tailwise.api.not_implemented import unimplemented_workload_fields
 from tailwise.api.profile import ModelProfile
 from tailwise.controllers import workload_findings as findings
-from tailwise.controllers.conditions import Finding, merged
+from tailwise.controllers.conditions import Finding
 from tailwise.controllers.profiles import Answer, ProfileQuestion
 from tailwise.controllers.registry import KnownWorkload
 from tailwise.controllers.view import made_by
+from tailwise.domain.conditions import with_findings
 from tailwise.domain.objects import Pod
 from tailwise.telemetry.observed import LatencyObservation
 
@@ -88,7 +89,13 @@ def workload_verdict(facts: WorkloadFacts) -> WorkloadVerdict:
     workload = known.workload
     status = InferenceWorkloadStatus(
         observed_generation=known.generation,
-        conditions=merged(before.conditions, found, now=facts.now, generation=known.generation),
+        conditions=with_findings(
+            before.conditions,
+            found,
+            generation=known.generation,
+            now=facts.now,
+            order=INFERENCE_WORKLOAD_CONDITIONS,
+        ),
         profile=profile,
         profile_key=ProfileQuestion.of(workload.spec).key(profile) if profile and workload else None,
         replicas=len(mine),

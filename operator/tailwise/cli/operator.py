@@ -1,0 +1,183 @@
+"""``tailwise operator``: runs the operator, in a pod or, with a kubeconfig, from anywhere."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ipaddress
+import logging
+import os
+import secrets
+import socket
+from pathlib import Path
+from typing import Any
+
+from tailwise.cli.logs import LogFormat, configure
+from tailwise.cluster.client import own_namespace
+from tailwise.controllers.options import OperatorOptions
+from tailwise.telemetry.queries import CpuUnit, UtilisationQueries, cadvisor, custom, node_exporter
+
+_LOGGER = logging.getLogger(__name__)
+
+_PRESETS = {"NodeExporter": node_exporter, "CAdvisor": cadvisor}
+_CUSTOM = "Custom"
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command's parser."""
+    parser = subparsers.add_parser(
+        "operator",
+        help="run the operator",
+        description="Places pods of InferenceWorkloads. Runs until SIGTERM; the exit code is 1 when it "
+        "lost its Lease or a part of it failed.",
+    )
+    _add_cluster(parser)
+    _add_telemetry(parser)
+    models = parser.add_argument_group("models")
+    models.add_argument(
+        "--allow-model-network",
+        action="append",
+        type=ipaddress.ip_network,
+        default=[],
+        metavar="CIDR",
+        help="addresses that models may be read from though they are not public, such as those of a model "
+        "store in the cluster; repeatable. Plain http is read only where one is given",
+    )
+    models.add_argument(
+        "--allow-model-files", action="store_true", help="read file:// URLs too, for development"
+    )
+    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    parser.add_argument(
+        "--log-format", default=LogFormat.JSON.value, choices=[each.value for each in LogFormat]
+    )
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    cluster = parser.add_argument_group("cluster")
+    cluster.add_argument(
+        "--namespace",
+        default=os.environ.get("POD_NAMESPACE") or own_namespace("tailwise-system"),
+        help="where agents write hardware and the Lease is; default: the pod's own, else tailwise-system",
+    )
+    cluster.add_argument(
+        "--kubeconfig", help="default: $KUBECONFIG, the pod's service account, ~/.kube/config"
+    )
+    cluster.add_argument(
+        "--leader-elect",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="act only while holding the Lease; without it only one replica may run",
+    )
+    cluster.add_argument("--placement-workers", type=_positive, default=16, metavar="N")
+    cluster.add_argument("--metrics-port", type=_port, default=9090, help="0: serve no metrics")
+    cluster.add_argument("--health-port", type=_port, default=8080, help="0: answer no probes")
+
+
+def _add_telemetry(parser: argparse.ArgumentParser) -> None:
+    telemetry = parser.add_argument_group("telemetry")
+    telemetry.add_argument(
+        "--prometheus-url", metavar="URL", help="without it utilisation is unknown and latency not observed"
+    )
+    telemetry.add_argument("--prometheus-token-file", type=Path, metavar="FILE", help="bearer token")
+    telemetry.add_argument(
+        "--utilisation-preset",
+        default="CAdvisor",
+        choices=[*_PRESETS, _CUSTOM],
+        help="whose series tell how busy nodes are; Custom: give --cpu-query",
+    )
+    telemetry.add_argument(
+        "--utilisation-selector", default="", metavar="MATCHERS", help='such as job="node"'
+    )
+    telemetry.add_argument("--utilisation-window-seconds", type=_positive, default=60, metavar="SECONDS")
+    telemetry.add_argument("--cpu-query", metavar="PROMQL", help="U_C by node, with preset Custom")
+    telemetry.add_argument(
+        "--cpu-query-unit", default=CpuUnit.FRACTION.value, choices=[unit.value for unit in CpuUnit]
+    )
+    telemetry.add_argument("--frequency-query", metavar="PROMQL", help="U_F by node, with preset Custom")
+    telemetry.add_argument("--poll-seconds", type=_positive, default=15, metavar="SECONDS")
+    telemetry.add_argument("--observe-seconds", type=_positive, default=30, metavar="SECONDS")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run until SIGTERM or failure."""
+    configure(arguments.log_level, LogFormat(arguments.log_format))
+    try:
+        options = _options(arguments)
+    except ValueError as error:
+        raise SystemExit(f"tailwise operator: {error}") from error
+    return asyncio.run(_operate(options, arguments.health_port))
+
+
+async def _operate(options: OperatorOptions, health_port: int) -> int:
+    import kopf  # noqa: PLC0415 - 65 MB that other commands do without
+
+    from tailwise import handlers  # noqa: F401, PLC0415 - registers with kopf
+    from tailwise.controllers.runtime import Runtime  # noqa: PLC0415
+
+    runtime = Runtime(options)
+    endpoint = f"http://0.0.0.0:{health_port}/healthz" if health_port else None
+    _LOGGER.info("starting in namespace %s as %s", options.namespace, options.identity)
+    try:
+        await kopf.operator(
+            clusterwide=True,
+            standalone=True,
+            liveness_endpoint=endpoint,
+            stop_flag=runtime.ended,
+            memo=kopf.Memo(runtime=runtime),
+        )
+    except asyncio.CancelledError:
+        raise
+    except Exception:
+        _LOGGER.exception("the operator failed")
+        return 1
+    if runtime.failure is not None:
+        return 1
+    _LOGGER.info("stopped")
+    return 0
+
+
+def _options(arguments: argparse.Namespace) -> OperatorOptions:
+    return OperatorOptions(
+        namespace=arguments.namespace,
+        identity=f"{os.environ.get('POD_NAME') or socket.gethostname()}_{secrets.token_hex(4)}",
+        kubeconfig=arguments.kubeconfig,
+        prometheus_url=arguments.prometheus_url or None,
+        prometheus_token_file=arguments.prometheus_token_file,
+        utilisation=_utilisation(arguments),
+        poll_seconds=float(arguments.poll_seconds),
+        observe_seconds=float(arguments.observe_seconds),
+        model_networks=tuple(arguments.allow_model_network),
+        model_files=arguments.allow_model_files,
+        leader_elect=arguments.leader_elect,
+        metrics_port=arguments.metrics_port,
+        placement_workers=arguments.placement_workers,
+    )
+
+
+def _utilisation(arguments: argparse.Namespace) -> UtilisationQueries:
+    window = arguments.utilisation_window_seconds
+    if arguments.utilisation_preset != _CUSTOM:
+        preset = _PRESETS[arguments.utilisation_preset]
+        return preset(window_seconds=window, selector=arguments.utilisation_selector)
+    if not arguments.cpu_query:
+        raise ValueError("--utilisation-preset Custom needs --cpu-query")
+    return custom(
+        cpu=arguments.cpu_query,
+        cpu_unit=CpuUnit(arguments.cpu_query_unit),
+        frequency=arguments.frequency_query,
+        window_seconds=window,
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give 1 or more")
+    return number
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{text}: ports are 1 to 65535")
+    return number

@@ -1,0 +1,326 @@
+"""Where a pod could go, and how well: everything that a decision is made from, ready in memory.
+
+Collected in the background: nodes and pods (the view), hardware, utilisation. Worked out once: prediction
+tables, one for each way of serving and class of nodes. A decision is then filters, a gather and an argmin
+over arrays, with no request and no wait. ``tailwise explain`` asks the same question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tailwise.api.hardware import NodeHardware
+from tailwise.api.inference_workload import InferenceWorkloadSpec
+from tailwise.api.inference_workload_status import PredictionSource
+from tailwise.api.profile import ModelProfile
+from tailwise.controllers.view import ClusterView
+from tailwise.domain import assumption
+from tailwise.domain.capacity import Floats, utilisation_with_assumed
+from tailwise.domain.filtering import filter_nodes
+from tailwise.domain.objects import Pod, serving_cpu_limit_millicores, serving_cpu_request_millicores
+from tailwise.domain.scoring import SOURCES, Decision, PredictedLatencies, Preferences, decide
+from tailwise.domain.snapshot import ClusterSnapshot, NodeTable
+from tailwise.prediction.prediction import NodeLoad, Question, Serving
+from tailwise.prediction.predictor import Predictor
+from tailwise.prediction.tables import PredictionTable, TableSet
+from tailwise.telemetry.utilisation import Utilisation
+
+# Two nodes of one make differ by about this much from measurement to measurement, and a table costs
+# milliseconds: nodes this close share one.
+_SPEED_STEP = math.log(1.02)
+_LONGEST_WAIT = timedelta(minutes=10)
+_NO_CLASS = -1
+_TABLES_KEPT = 20_000  # of about 600 bytes each
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """Hardware and utilisation of all nodes as arrays (nodes,), in the order of the snapshot's names.
+
+    ``class_index`` is an index into ``classes``, -1 without hardware. ``sampled_at`` is Unix seconds; it and
+    ``utilisation`` are NaN where nothing is known.
+    """
+
+    classes: tuple[NodeHardware, ...]
+    class_index: NDArray[np.intp]
+    capacity_cores: Floats
+    utilisation: Floats
+    sampled_at: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """Facts and what they were made from."""
+
+    table: NodeTable
+    utilisation: Utilisation | None
+    facts: NodeFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """A decision with the numbers behind it, for one pod."""
+
+    decision: Decision
+    predicted: PredictedLatencies
+    utilisation: Floats
+    expected_millicores: int
+
+
+def serving_of(pod: Pod, spec: InferenceWorkloadSpec) -> Serving:
+    """How a pod will serve: its limits, and the threads and load that its workload states."""
+    container = spec.serving.container if spec.serving else None
+    limit = serving_cpu_limit_millicores(pod, container)
+    request = serving_cpu_request_millicores(pod, container)
+    threads = spec.serving.threads if spec.serving else None
+    return Serving(
+        cpu_limit_millicores=limit,
+        threads=threads or max(1, math.ceil((limit or request) / 1000)),
+        batch_size=spec.load.batch_size,
+        concurrency=spec.load.concurrency,
+        requests_per_second=spec.load.requests_per_second,
+        cpu_request_millicores=request,
+    )
+
+
+@dataclass(slots=True)
+class Assessor:
+    """Answers where a pod could go. Everything but ``prepare`` is immediate."""
+
+    view: ClusterView
+    predictor: Predictor
+    utilisation: Utilisation | None = None
+    ledger: assumption.AssumedLoad = field(default_factory=assumption.AssumedLoad)
+    _tables: dict[Hashable, PredictionTable] = field(default_factory=dict)
+    _facts: _Made | None = None
+
+    # ---- what changes
+
+    def hardware_changed(self) -> None:
+        """Have the arrays made anew before the next decision."""
+        self._facts = None
+
+    def sampled(self, utilisation: Utilisation) -> None:
+        """Take newer samples; load that they show is no longer assumed."""
+        self.utilisation = utilisation
+        times = {
+            name: known.cpu.sampled_at for name, known in utilisation.nodes.items() if known.cpu is not None
+        }
+        self.ledger = assumption.settle(
+            self.ledger,
+            datetime.now(UTC),
+            sampled_at=times,
+            rate_window=timedelta(seconds=utilisation.window_seconds),
+            longest_wait=_LONGEST_WAIT,
+        )
+
+    def assume(self, pod: Pod, node: str, millicores: int, placed_at: datetime) -> None:
+        """Count a pod on a node before the API server and Prometheus show it."""
+        self.view.state.assume(pod, node)
+        entry = assumption.Assumption(pod.uid, node, millicores, placed_at, pod.ready_at)
+        self.ledger = assumption.assume(self.ledger, entry)
+
+    def take_back(self, uid: str) -> None:
+        """The patch failed: the pod counts nowhere."""
+        self.view.state.forget(uid)
+        self.ledger = assumption.discard(self.ledger, uid)
+
+    def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        """Follow pods that became ready or went."""
+        if new is None and old is not None:
+            self.ledger = assumption.discard(self.ledger, old.uid)
+        elif new is not None and new.ready_at is not None:
+            self.ledger = assumption.mark_ready(self.ledger, new.uid, new.ready_at)
+
+    # ---- the question
+
+    async def prepare(self, profile: ModelProfile, serving: Serving) -> None:
+        """Work out the tables that are missing for this way of serving, off the event loop."""
+        facts = self._node_facts(self.view.state.snapshot())
+        missing = [
+            hardware for hardware in facts.classes if _key(profile, serving, hardware) not in self._tables
+        ]
+        if missing:
+            made = await asyncio.to_thread(
+                lambda: [self.predictor.table(profile, serving, hardware) for hardware in missing]
+            )
+            for hardware, table in zip(missing, made, strict=True):
+                self._tables[_key(profile, serving, hardware)] = table
+            while len(self._tables) > max(_TABLES_KEPT, 2 * len(facts.classes)):
+                del self._tables[next(iter(self._tables))]
+
+    def assess(
+        self,
+        pod: Pod,
+        spec: InferenceWorkloadSpec,
+        profile: ModelProfile,
+        now: datetime,
+        *,
+        set_aside: frozenset[str] = frozenset(),
+    ) -> Assessment:
+        """Filter, predict and decide for one pod; a class without a table counts as not predictable."""
+        snapshot = self.view.state.snapshot()
+        facts = self._node_facts(snapshot)
+        serving = serving_of(pod, spec)
+        assumed = self.ledger.cores(snapshot.table)
+        utilisation, ages = _utilisation(facts, assumed, now, spec.placement.max_data_age_seconds)
+        predicted = self._predict(facts, profile, serving, utilisation, ages)
+        decision = decide(
+            filter_nodes(pod, snapshot, set_aside=set_aside),
+            predicted,
+            Preferences(
+                workload_pods=snapshot.workload_pods(pod.namespace, pod.workload or ""),
+                assumed_cores=assumed,
+                rotation=_rotation(pod),
+            ),
+            slo_milliseconds=spec.slo.latency_milliseconds,
+            objective=spec.placement.objective,
+        )
+        best = decision.best
+        if best is None:
+            return Assessment(decision, predicted, utilisation, 0)
+        hardware = facts.classes[facts.class_index[best.position]]
+        table = self._tables[_key(profile, serving, hardware)]
+        p50 = table.at(float(utilisation[best.position]))[0]
+        return Assessment(
+            replace(decision, best=replace(best, p50_milliseconds=p50)),
+            predicted,
+            utilisation,
+            self._expected_millicores(profile, serving, hardware),
+        )
+
+    def expected_millicores(self, pod: Pod, spec: InferenceWorkloadSpec, profile: ModelProfile) -> int:
+        """What a pod that stands on its node already is expected to use."""
+        hardware = self.view.hardware_of(pod.occupied_node)
+        if hardware is None:
+            return 0
+        return self._expected_millicores(profile, serving_of(pod, spec), hardware)
+
+    # ---- its parts
+
+    def _predict(
+        self,
+        facts: NodeFacts,
+        profile: ModelProfile,
+        serving: Serving,
+        utilisation: Floats,
+        ages: Floats,
+    ) -> PredictedLatencies:
+        count = len(facts.class_index)
+        p90, bound = np.full(count, np.nan), np.full(count, np.nan)
+        sources = np.zeros(count, dtype=np.int8)
+        tables = [self._tables.get(_key(profile, serving, each)) for each in facts.classes]
+        present = [(place, table) for place, table in enumerate(tables) if table is not None]
+        if present:
+            row = np.full(len(tables) + 1, _NO_CLASS, dtype=np.intp)  # the last answers for -1
+            row[[place for place, _ in present]] = np.arange(len(present))
+            rows = row[facts.class_index]
+            known = rows != _NO_CLASS
+            stack = TableSet.stack([table for _, table in present])
+            p90[known], bound[known] = stack.lookup(rows[known], utilisation[known])
+            by_row = np.array(
+                [SOURCES.index(PredictionSource(table.source.value)) for _, table in present], dtype=np.int8
+            )
+            sources[known] = by_row[rows[known]]
+            sources[known & np.isnan(utilisation)] = SOURCES.index(PredictionSource.STALE)
+        return PredictedLatencies(
+            # The median of the winner alone is of use: it is looked up then.
+            p50_milliseconds=p90,
+            p90_milliseconds=p90,
+            bound_milliseconds=bound,
+            age_seconds=ages,
+            source_codes=sources,
+            has_hardware=facts.class_index != _NO_CLASS,
+        )
+
+    def _expected_millicores(self, profile: ModelProfile, serving: Serving, hardware: NodeHardware) -> int:
+        seconds = None
+        if serving.requests_per_second is not None:
+            question = Question(profile, serving, hardware, NodeLoad(cpu=0.0))
+            seconds = self.predictor.predict(question).terms.get("cpuMillisecondsBurnt", 0.0) / 1000
+        return assumption.expected_millicores(
+            cpu_seconds_per_query=seconds,
+            requests_per_second=serving.requests_per_second,
+            concurrency=serving.concurrency,
+            threads=serving.threads,
+            cpu_limit_millicores=serving.cpu_limit_millicores,
+            cpu_request_millicores=serving.cpu_request_millicores,
+        )
+
+    def _node_facts(self, snapshot: ClusterSnapshot) -> NodeFacts:
+        made = self._facts
+        if made is not None and made.table is snapshot.table and made.utilisation is self.utilisation:
+            return made.facts
+        hardware = {each.node: each for each in self.view.hardware.values()}
+        facts = node_facts(snapshot.names, hardware, self.utilisation)
+        self._facts = _Made(snapshot.table, self.utilisation, facts)
+        return facts
+
+
+def node_facts(
+    names: tuple[str, ...], hardware: Mapping[str, NodeHardware], utilisation: Utilisation | None
+) -> NodeFacts:
+    """The arrays over nodes of these names."""
+    classes: dict[Hashable, int] = {}
+    representatives: list[NodeHardware] = []
+    class_index = np.full(len(names), _NO_CLASS, dtype=np.intp)
+    capacity = np.full(len(names), np.nan)
+    used, sampled = np.full(len(names), np.nan), np.full(len(names), np.nan)
+    for place, name in enumerate(names):
+        described = hardware.get(name)
+        if described is None:
+            continue
+        key = hardware_class(described)
+        if key not in classes:
+            classes[key] = len(representatives)
+            representatives.append(described)
+        class_index[place] = classes[key]
+        capacity[place] = described.capacity_cores
+        reading = utilisation.node(name).cpu if utilisation is not None else None
+        if utilisation is not None and reading is not None:
+            load = utilisation.load(described, reading.sampled_at)
+            used[place] = np.nan if load.cpu is None else load.cpu
+            sampled[place] = reading.sampled_at.timestamp()
+    return NodeFacts(tuple(representatives), class_index, capacity, used, sampled)
+
+
+def hardware_class(hardware: NodeHardware) -> Hashable:
+    """Nodes that are equal in this share prediction tables: make, size, limits and nearly equal speeds."""
+    measured = hardware.measured
+    speeds = (
+        measured.gflops_per_core,
+        measured.copy_gigabytes_per_second_per_core,
+        measured.gflops_all_cores,
+        measured.copy_gigabytes_per_second_all_cores,
+        measured.runtime_gflops_per_core,
+        measured.operator_overhead_nanoseconds,
+    )
+    steps = tuple(None if speed is None else round(math.log(speed) / _SPEED_STEP) for speed in speeds)
+    return (hardware.node_class, steps)
+
+
+def _key(profile: ModelProfile, serving: Serving, hardware: NodeHardware) -> Hashable:
+    figures = (profile.work, profile.flops, profile.parameter_bytes, profile.activation_bytes)
+    return (figures, profile.batch_size, serving, hardware_class(hardware))
+
+
+def _utilisation(
+    facts: NodeFacts, assumed_cores: Floats, now: datetime, oldest_seconds: float
+) -> tuple[Floats, Floats]:
+    """Utilisation with assumed load, NaN where too old; and the age of each value in seconds."""
+    ages = np.maximum(now.timestamp() - facts.sampled_at, 0.0)
+    with np.errstate(invalid="ignore"):
+        fresh = np.where(ages <= oldest_seconds, facts.utilisation, np.nan)
+    return utilisation_with_assumed(fresh, assumed_cores, facts.capacity_cores), ages
+
+
+def _rotation(pod: Pod) -> int:
+    """Where the turn of equals begins for a workload; the same in each process."""
+    return sum(f"{pod.namespace}/{pod.workload}".encode())

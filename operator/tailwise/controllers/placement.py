@@ -1,0 +1,269 @@
+"""A gated pod's way: its workload, its profile, a decision, one patch, one event.
+
+Everything a decision needs is in memory, so the only wait is that for the patch. Between looking and
+assuming there is no ``await``: decisions of all workers follow one another and each sees those before it.
+A pod that cannot be placed waits, is tried again when the cluster changes, and follows its workload's
+fallback when its time is up, counted from its creation.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tailwise.api.conditions import Reason
+from tailwise.api.inference_workload_status import CandidateSummary, PlacementResult
+from tailwise.api.labels import WORKLOAD_LABEL
+from tailwise.api.placement_policy import PlacementPolicy
+from tailwise.api.profile import ModelProfile
+from tailwise.cluster import apply, events
+from tailwise.cluster.apply import Outcome
+from tailwise.cluster.client import PODS, Client
+from tailwise.cluster.events import Event, Regarding
+from tailwise.cluster.reflector import Key
+from tailwise.controllers.assessment import Assessment, Assessor, serving_of
+from tailwise.controllers.inference_workload import InferenceWorkloadController
+from tailwise.controllers.profiles import ProfileFailure
+from tailwise.controllers.registry import KnownWorkload
+from tailwise.controllers.view import ClusterView, made_by
+from tailwise.controllers.workload_findings import describe_failure
+from tailwise.controllers.workload_status import PlacementNote, claimed_twice
+from tailwise.domain.fallback import Hold, Release, fallback_step
+from tailwise.domain.objects import Pod
+from tailwise.domain.placement import record_of, release, require_node
+from tailwise.domain.scoring import DecisionOutcome
+from tailwise.domain.verdicts import candidate_summary
+from tailwise.telemetry.metrics import OperatorMetrics
+
+_LOGGER = logging.getLogger(__name__)
+
+# A pod often comes a moment before the workload that its label names.
+_UNKNOWN_WORKLOAD_GRACE = timedelta(seconds=10)
+_SHORTEST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 1.0, 15.0
+_HELD_RETRY_SECONDS = 15.0
+_RECENT = timedelta(minutes=10)
+
+_REASONS = {
+    DecisionOutcome.NO_NODE_FITS: Reason.NO_FEASIBLE_NODE,
+    DecisionOutcome.NO_HARDWARE: Reason.NO_NODE_HARDWARE,
+    DecisionOutcome.NO_PREDICTION: Reason.WAITING_FOR_PROFILE,
+    DecisionOutcome.SLO_UNATTAINABLE: Reason.NO_NODE_MEETS_SLO,
+}
+_WAYS_OUT = {
+    DecisionOutcome.NO_HARDWARE: "; no agent has described these nodes: run the agent's DaemonSet on them",
+    DecisionOutcome.SLO_UNATTAINABLE: (
+        "; raise spec.slo.latencyMilliseconds, or give the pods more CPU or faster nodes"
+    ),
+    DecisionOutcome.NO_NODE_FITS: "; lower the pods' requests, or add or free nodes",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Undecided:
+    """Why a pod could not be placed now. ``refused`` events tell of nodes, others do not."""
+
+    reason: Reason
+    message: str
+    candidates: CandidateSummary | None = None
+    no_node: bool = False
+
+
+@dataclass(slots=True)
+class PlacementController:
+    """Works on one pod at a time; ``reconcile`` is what the queue calls."""
+
+    client: Client
+    view: ClusterView
+    assessor: Assessor
+    workloads: InferenceWorkloadController
+    record: Callable[[Event], None]
+    metrics: OperatorMetrics
+    workload_changed: Callable[[Key], None]
+    # Pods that wait for something in the cluster to change.
+    waiting: set[Key] = field(default_factory=set)
+    # Opened by this process; the watch may still show their gate.
+    _opened: set[str] = field(default_factory=set)
+
+    def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        """Follow what the watch tells of pods."""
+        self.assessor.pod_changed(old, new)
+        gone = old is not None and new is None
+        if old is not None and (gone or (new is not None and not new.gated)):
+            self._opened.discard(old.uid)
+            self.waiting.discard(Key(old.namespace, old.name))
+
+    def recover(self) -> None:
+        """Count pods that an earlier process placed and that utilisation may not show yet."""
+        now = datetime.now(UTC)
+        for known in self.view.registry.workloads.values():
+            profile = self.workloads.profile(known)
+            if known.workload is None or not isinstance(profile, ModelProfile):
+                continue
+            for pod in self.view.pods_of(known.key):
+                recent = pod.ready_at is None or now - pod.ready_at < _RECENT
+                if pod.record and pod.record.result is PlacementResult.PLACED and not pod.gated and recent:
+                    millicores = self.assessor.expected_millicores(pod, known.workload.spec, profile)
+                    placed_at = pod.record.decided_at or pod.created_at
+                    self.assessor.assume(pod, pod.occupied_node, millicores, placed_at)
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Place a pod, or say why not; returns when to try again."""
+        pod = self.view.pods.get(key.namespace, key.name)
+        if pod is None or not pod.gated or pod.deleted_at is not None or pod.uid in self._opened:
+            self.waiting.discard(key)
+            return None
+        workload = Key(pod.namespace, pod.workload or "")
+        known = self.view.registry.workloads.get(workload)
+        if known is None:
+            return await self._unknown_workload(pod)
+        if claimed_twice(pod):
+            return await self._claimed_twice(pod, known)
+        found = await self._assess(pod, known)
+        why = await self._place(pod, known, found) if isinstance(found, Assessment) else found
+        return await self._undecided(pod, known, why) if why is not None else None
+
+    # ---- decide
+
+    async def _assess(self, pod: Pod, known: KnownWorkload) -> Assessment | _Undecided:
+        """The decision, with the pod assumed on its node; or why there is none."""
+        if known.workload is None:
+            return _Undecided(Reason.SPEC_INVALID, f"InferenceWorkload {known.key}: {known.fault}")
+        profile = self.workloads.profile(known)
+        if profile is None:
+            return _Undecided(Reason.WAITING_FOR_PROFILE, f"the model of {known.key} is being read")
+        if isinstance(profile, ProfileFailure):
+            reason, message = describe_failure(profile)
+            return _Undecided(reason, message)
+        spec = known.workload.spec
+        await self.assessor.prepare(profile, serving_of(pod, spec))
+        # From here to the return nothing is awaited.
+        began = time.perf_counter()
+        now = datetime.now(UTC)
+        assessment = self.assessor.assess(pod, spec, profile, now)
+        decision = assessment.decision
+        if decision.node is not None:
+            self.assessor.assume(pod, decision.node, assessment.expected_millicores, now)
+        self.metrics.decided(time.perf_counter() - began)
+        if decision.node is not None:
+            return assessment
+        for refusal, nodes in decision.verdicts.counts():
+            self.metrics.rejected(refusal.by.name.lower(), nodes)
+        return _Undecided(
+            _REASONS[decision.outcome],
+            decision.message() + _WAYS_OUT.get(decision.outcome, ""),
+            candidate_summary(decision.verdicts),
+            no_node=True,
+        )
+
+    # ---- apply
+
+    async def _place(self, pod: Pod, known: KnownWorkload, assessment: Assessment) -> _Undecided | None:
+        decision = assessment.decision
+        best = decision.best
+        assert best is not None  # noqa: S101 - _assess has seen to it
+        now = datetime.now(UTC)
+        try:
+            written = await self._patch(pod, require_node(pod, best.node, record_of(best, now)))
+        except BaseException:
+            # The answer is unknown: the watch will tell, and until then the pod counts where it was sent.
+            self.metrics.placed("Failed")
+            raise
+        if written is not None:
+            self.assessor.take_back(pod.uid)
+            self.metrics.placed("Failed")
+            return written
+        self.metrics.placed("Placed", (now - pod.created_at).total_seconds())
+        self.metrics.predicted(best.source.value)
+        self.waiting.discard(Key(pod.namespace, pod.name))
+        self.record(events.placed(_regarding(pod), best.node, decision.message()))
+        note = PlacementNote(Reason.ALL_PODS_PLACED, "", candidate_summary(decision.verdicts))
+        self.workloads.note(known.key, note)
+        self.workload_changed(known.key)
+        _LOGGER.info("%s", decision.message(), extra={"object": f"Pod/{pod.namespace}/{pod.name}"})
+        return None
+
+    async def _patch(self, pod: Pod, operations: Sequence[dict[str, Any]]) -> _Undecided | None:
+        """Send the one patch; None when the gate is open, by this patch or by somebody else's."""
+        written = await apply.patch_json(self.client, PODS, pod.namespace, pod.name, operations)
+        if written.done:
+            self._opened.add(pod.uid)
+            return None
+        if written.outcome is Outcome.REFUSED:
+            message = f"the API server refused the patch of Pod {pod.namespace}/{pod.name}: {written.message}"
+            _LOGGER.warning("%s", message)
+            return _Undecided(Reason.PODS_PENDING, message)
+        if written.outcome is Outcome.NOT_FOUND:
+            return _Undecided(Reason.PODS_PENDING, "the pod is gone")
+        return _Undecided(Reason.PODS_PENDING, "the pod changed meanwhile")
+
+    async def _undecided(self, pod: Pod, known: KnownWorkload, why: _Undecided) -> float | None:
+        policy = known.workload.spec.placement if known.workload else PlacementPolicy()
+        now = datetime.now(UTC)
+        step = fallback_step(
+            pod.created_at, now, timeout_seconds=policy.timeout_seconds, fallback=policy.fallback
+        )
+        if why.no_node:
+            self.record(events.no_feasible_node(_regarding(pod), why.message))
+        if isinstance(step, Release):
+            return await self._release(pod, known.key, why)
+        key = Key(pod.namespace, pod.name)
+        self.waiting.add(key)
+        self._note(known.key, PlacementNote(why.reason, why.message, why.candidates))
+        if isinstance(step, Hold):
+            self.record(events.held(_regarding(pod), why.message))
+            return _HELD_RETRY_SECONDS
+        # The longer a pod has waited, the less likely that a moment more makes the difference.
+        waited = (now - pod.created_at).total_seconds()
+        retry = min(max(waited / 4, _SHORTEST_RETRY_SECONDS), _LONGEST_RETRY_SECONDS)
+        return max(0.05, min(retry, (step.until - now).total_seconds()))
+
+    async def _release(self, pod: Pod, workload: Key | None, why: _Undecided) -> float | None:
+        now = datetime.now(UTC)
+        failed = await self._patch(pod, release(pod, now))
+        if failed is not None:
+            self.metrics.placed("Failed")
+            return _SHORTEST_RETRY_SECONDS
+        self.metrics.placed("Fallback", (now - pod.created_at).total_seconds())
+        self.waiting.discard(Key(pod.namespace, pod.name))
+        self.record(events.fell_back(_regarding(pod), why.message))
+        if workload is not None:
+            self._note(workload, PlacementNote(why.reason, why.message, why.candidates))
+        _LOGGER.info(
+            "left to the default scheduler: %s",
+            why.message,
+            extra={"object": f"Pod/{pod.namespace}/{pod.name}"},
+        )
+        return None
+
+    # ---- pods that no one workload answers for
+
+    async def _unknown_workload(self, pod: Pod) -> float | None:
+        now = datetime.now(UTC)
+        until = min(pod.created_at, now) + _UNKNOWN_WORKLOAD_GRACE
+        if now < until:
+            return (until - now).total_seconds()
+        name = pod.workload or ""
+        self.record(events.unknown_workload(_regarding(pod), name))
+        message = f"label {WORKLOAD_LABEL}: namespace {pod.namespace} has no InferenceWorkload {name}"
+        return await self._release(pod, None, _Undecided(Reason.NO_PODS, message))
+
+    async def _claimed_twice(self, pod: Pod, known: KnownWorkload) -> float | None:
+        maker = made_by(pod) or ""
+        self.record(events.claimed_twice(_regarding(pod), known.key.name, maker))
+        message = (
+            f"two workloads claim the pod: its label names {known.key.name}, the template of {maker} made it"
+        )
+        why = _Undecided(Reason.PODS_CLAIMED_TWICE, message)
+        return await self._undecided(pod, known, why)
+
+    def _note(self, workload: Key, note: PlacementNote) -> None:
+        if self.workloads.note(workload, note):
+            self.workload_changed(workload)
+
+
+def _regarding(pod: Pod) -> Regarding:
+    return Regarding.of(PODS, pod.namespace, pod.name, pod.uid)

@@ -1,0 +1,330 @@
+"""The operator put together: what runs, in which order it starts, and what its end means.
+
+Started: connection, the first lists of both kinds, reflectors, polls of Prometheus. These run in every
+replica, so that one that takes over has everything in memory. Workers and the observer run in the leader
+only; kopf's events and the reflectors fill the queues meanwhile. Whatever ends that should not have ended,
+the Lease above all, ends the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from tailwise.api.labels import LEASE_NAME
+from tailwise.api.profile import ModelProfile
+from tailwise.cluster.client import INFERENCE_WORKLOADS, LATENCY_MODELS, ApiError, Resource, connect
+from tailwise.cluster.events import Recorder
+from tailwise.cluster.lease import Lease
+from tailwise.cluster.queue import WorkQueue
+from tailwise.cluster.reflector import Key
+from tailwise.controllers.assessment import Assessor
+from tailwise.controllers.inference_workload import InferenceWorkloadController
+from tailwise.controllers.latency_model import LatencyModelController
+from tailwise.controllers.observation import observe_all
+from tailwise.controllers.options import OperatorOptions
+from tailwise.controllers.placement import PlacementController
+from tailwise.controllers.profiles import ProfileQuestion, ProfileStore
+from tailwise.controllers.registry import Registry, latency_model_from_object, workload_from_object
+from tailwise.controllers.view import ClusterView, cluster_view
+from tailwise.domain.objects import Pod
+from tailwise.models.addresses import AddressPolicy
+from tailwise.models.inspection import InspectionRequest, inspect_async
+from tailwise.prediction.predictor import PriorPredictor
+from tailwise.telemetry.metrics import DataSource, OperatorMetrics, serve
+from tailwise.telemetry.prometheus import Prometheus
+from tailwise.telemetry.utilisation import UtilisationPoller
+
+_LOGGER = logging.getLogger(__name__)
+
+# The API server sends something at least each minute; a replica this deaf is better started anew.
+_DEAF_SECONDS = 300.0
+_RESYNC_SECONDS = 300.0
+_CRD_RETRY_SECONDS = 2.0
+# A node that frees a core frees it for many waiting pods: they are tried again together.
+_CAPACITY_DELAY_SECONDS = 0.5
+
+
+class Runtime:
+    """One operator. ``ended`` is set when it should stop; ``failure`` says why if that is a failure."""
+
+    def __init__(self, options: OperatorOptions) -> None:
+        self.options = options
+        self.ended = asyncio.Event()
+        self.failure: str | None = None
+        self.metrics = OperatorMetrics()
+        self.registry = Registry()
+        self._pods: WorkQueue[Key] = WorkQueue("pods", self.metrics)
+        self._workloads: WorkQueue[Key] = WorkQueue("inferenceworkloads", self.metrics)
+        self._latency_models: WorkQueue[str] = WorkQueue("latencymodels", self.metrics)
+        self._tasks: dict[str, asyncio.Task[Any]] = {}
+        self._closing: list[Callable[[], None]] = []
+        self._capacity_timer: asyncio.TimerHandle | None = None
+
+    # ---- start and stop
+
+    async def start(self) -> None:
+        """Connect, fill the memory, and stand for leader; returns before it is leader."""
+        options = self.options
+        self._client = await connect(kubeconfig=options.kubeconfig)
+        if options.metrics_port:
+            self._closing.append(serve(self.metrics, options.metrics_port))
+        self._recorder = Recorder(self._client, options.identity)
+        self._view = cluster_view(self._client, options.namespace, self.registry)
+        self._assessor = Assessor(self._view, PriorPredictor())
+        self._profiles = ProfileStore(self._inspect, self._profile_answered, self.metrics)
+        self._workload = InferenceWorkloadController(
+            self._client, self._view, self._profiles, self._recorder.record
+        )
+        self._placement = PlacementController(
+            self._client,
+            self._view,
+            self._assessor,
+            self._workload,
+            self._recorder.record,
+            self.metrics,
+            self._workloads.add,
+        )
+        self._latency_model = LatencyModelController(self._client, self.registry, self._recorder.record)
+        self._follow(self._view)
+        await self._first_lists()
+        for reflector in self._view.reflectors:
+            self._run(f"reflector {reflector.selection.resource.plural}", reflector.run())
+        self._run("events", self._recorder.run())
+        self._start_polling()
+        self._run("leader", self._lead())
+
+    async def stop(self) -> None:
+        """End the work, then the Lease, then the connections."""
+        lease = getattr(self, "_lease", None)
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        if not hasattr(self, "_client"):
+            return
+        await self._profiles.close()
+        if lease is not None:
+            await lease.release()
+        for close in self._closing:
+            close()
+        await self._client.close()
+
+    async def _first_lists(self) -> None:
+        """Both kinds before any pod is judged: an empty registry must mean that there is no workload."""
+        for resource, see in (
+            (LATENCY_MODELS, self.saw_latency_model),
+            (INFERENCE_WORKLOADS, self.saw_workload),
+        ):
+            for item in await self._list_when_served(resource):
+                see(None, {"apiVersion": resource.api_version, "kind": resource.kind, **item})
+
+    async def _list_when_served(self, resource: Resource) -> list[dict[str, Any]]:
+        told = False
+        while True:
+            try:
+                return list((await self._client.request("GET", resource.path())).get("items") or ())
+            except ApiError as error:
+                if error.code != 404:
+                    raise
+            if not told:
+                _LOGGER.warning("waiting for the CRD of %s to be installed", resource.plural)
+                told = True
+            await asyncio.sleep(_CRD_RETRY_SECONDS)
+
+    async def _lead(self) -> None:
+        for reflector in self._view.reflectors:
+            await reflector.synced.wait()
+        if self._poller is not None:
+            self._assessor.sampled(await self._poller.first_poll())
+        if self.options.leader_elect:
+            self._lease = Lease(self._client, self.options.namespace, LEASE_NAME, self.options.identity)
+            await self._lease.acquire()
+            self._run("lease", self._lease.keep())
+        self.metrics.leading(True)
+        _LOGGER.info(
+            "leading: %d nodes, %d pods, %d workloads, hardware of %d nodes",
+            len(self._view.nodes),
+            len(self._view.pods),
+            len(self.registry.workloads),
+            len(self._view.hardware),
+        )
+        self._placement.recover()
+        self._run(
+            "placement workers", self._pods.run(self.options.placement_workers, self._placement.reconcile)
+        )
+        self._run(
+            "workload workers", self._workloads.run(self.options.workload_workers, self._workload.reconcile)
+        )
+        self._run("latency model workers", self._latency_models.run(1, self._latency_model.reconcile))
+        if self._prometheus is not None:
+            self._run("observer", self._observe())
+        await self._resync()
+
+    def _run(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._task_ended)
+        self._tasks[name] = task
+
+    def _task_ended(self, task: asyncio.Task[Any]) -> None:
+        if task.cancelled() or self.ended.is_set():
+            return
+        error = task.exception()
+        self.failure = f"{task.get_name()}: {error or 'ended'}"
+        _LOGGER.critical("%s; the operator ends", self.failure, exc_info=error)
+        # At once, and not when kopf has ended everything in order: another replica may lead by then.
+        for other in self._tasks.values():
+            other.cancel()
+        self.ended.set()
+
+    # ---- what is told
+
+    def saw_workload(self, event: str | None, obj: Mapping[str, Any]) -> None:
+        """An InferenceWorkload came, changed or went."""
+        known = workload_from_object(obj)
+        if event == "DELETED":
+            self.registry.workloads.pop(known.key, None)
+        else:
+            before = self.registry.workloads.get(known.key)
+            self.registry.workloads[known.key] = known
+            if before is not None and (before.uid, before.generation) == (known.uid, known.generation):
+                return  # the status that was just written
+        self._workloads.add(known.key)
+        self._add_gated(known.key)
+        self._profiles.forget_all_but(
+            {
+                ProfileQuestion.of(each.workload.spec)
+                for each in self.registry.workloads.values()
+                if each.workload
+            }
+        )
+
+    def saw_latency_model(self, event: str | None, obj: Mapping[str, Any]) -> None:
+        """A LatencyModel came, changed or went."""
+        known = latency_model_from_object(obj)
+        if event == "DELETED":
+            self.registry.latency_models.pop(known.name, None)
+        else:
+            self.registry.latency_models[known.name] = known
+        self._latency_models.add(known.name)
+        for key, each in self.registry.workloads.items():
+            reference = each.workload.spec.latency_model_ref if each.workload else None
+            if reference is not None and reference.name == known.name:
+                self._workloads.add(key)
+
+    def check_health(self) -> float:
+        """Seconds since the API server was last heard; raises RuntimeError when the operator is stuck."""
+        if self.failure is not None:
+            raise RuntimeError(self.failure)
+        silence = max(reflector.silence_seconds for reflector in self._view.reflectors)
+        if silence > _DEAF_SECONDS:
+            raise RuntimeError(f"the API server has not been heard for {silence:.0f} s")
+        return round(silence, 1)
+
+    def _follow(self, view: ClusterView) -> None:
+        view.interests.gated_pod = self._pods.add
+        view.interests.workload_pods = self._workloads.add
+        view.interests.capacity = self._capacity_changed
+        view.interests.event = self._recorder.record
+        view.interests.pod = self._pod_changed
+
+    def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        self._placement.pod_changed(old, new)
+        if old is not None and new is None and old.occupied_node:
+            self._capacity_changed()
+
+    def _capacity_changed(self) -> None:
+        self._assessor.hardware_changed()
+        if self._capacity_timer is None:
+            loop = asyncio.get_running_loop()
+            self._capacity_timer = loop.call_later(_CAPACITY_DELAY_SECONDS, self._add_waiting)
+
+    def _add_waiting(self) -> None:
+        self._capacity_timer = None
+        self.metrics.gated(len(self._placement.waiting))
+        for key in tuple(self._placement.waiting):
+            self._pods.add(key)
+
+    def _add_gated(self, workload: Key) -> None:
+        for pod in self._view.pods_of(workload):
+            if pod.gated:
+                self._pods.add(Key(pod.namespace, pod.name))
+
+    def _profile_answered(self, question: ProfileQuestion) -> None:
+        for key, known in self.registry.workloads.items():
+            if known.workload is not None and ProfileQuestion.of(known.workload.spec) == question:
+                self._workloads.add(key)
+                self._add_gated(key)
+
+    async def _inspect(self, question: ProfileQuestion) -> ModelProfile:
+        networks = self.options.model_networks
+        return await inspect_async(
+            InspectionRequest(
+                url=question.url,
+                input_shapes=dict(question.input_shapes),
+                batch_size=question.batch_size,
+                sha256=question.sha256,
+                addresses=AddressPolicy(allowed_networks=networks),
+                allow_http=bool(networks),
+                allow_files=self.options.model_files,
+            )
+        )
+
+    # ---- what runs by time
+
+    def _start_polling(self) -> None:
+        self._prometheus: Prometheus | None = None
+        self._poller: UtilisationPoller | None = None
+        if self.options.prometheus_url is None:
+            _LOGGER.warning("no Prometheus: utilisation counts as unknown, and predictions as Stale")
+            return
+        self._prometheus = Prometheus(
+            self.options.prometheus_url, token_file=self.options.prometheus_token_file
+        )
+        self._closing.append(self._prometheus.close)
+        self._poller = UtilisationPoller(
+            self._prometheus,
+            self.options.utilisation,
+            interval_seconds=self.options.poll_seconds,
+            metrics=self.metrics,
+        )
+        self._run("utilisation", self._poller.run())
+        self._run("samples", self._take_samples(self._poller))
+
+    async def _take_samples(self, poller: UtilisationPoller) -> None:
+        seen = None
+        while True:
+            await asyncio.sleep(1.0)
+            if (current := poller.current()) is not seen:
+                seen = current
+                self._assessor.sampled(current)
+
+    async def _observe(self) -> None:
+        assert self._prometheus is not None  # noqa: S101 - only then it runs
+        self._observed_at: datetime | None = None
+        self.metrics.data_age(DataSource.OBSERVED_LATENCY, self._observation_age)
+        while True:
+            async for key, observation in observe_all(self._prometheus, self._view):
+                self._workload.observe(key, observation)
+                self.metrics.observed(observation.reason.value if observation.reason else "Observed")
+                if observation.workload is not None:
+                    self._observed_at = datetime.now(UTC)
+                self._workloads.add(key)
+            await asyncio.sleep(self.options.observe_seconds)
+
+    def _observation_age(self) -> float | None:
+        if self._observed_at is None:
+            return None
+        return (datetime.now(UTC) - self._observed_at).total_seconds()
+
+    async def _resync(self) -> None:
+        """Look at everything again now and then: what no event told, time may have changed."""
+        while True:
+            for key in self.registry.workloads:
+                self._workloads.add(key)
+            for pod in self._view.pods.values():
+                if pod.gated and pod.workload:
+                    self._pods.add(Key(pod.namespace, pod.name))
+            await asyncio.sleep(_RESYNC_SECONDS)
