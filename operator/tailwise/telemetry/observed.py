@@ -178,7 +178,7 @@ def _observation(vector: Vector, server: _Bound, metrics: ServingMetrics, name: 
     parts = _by_part(vector.samples)
     window = metrics.window_seconds
     rates = {pod: rate for pod, rate in parts[_Part.RATE].items() if math.isfinite(rate)}
-    if not parts[_Part.POD] and not rates:
+    if not parts[_Part.POD]:  # a histogram without requests answers NaN, not nothing
         return _none(
             NoLatency.NO_SERIES,
             f"Prometheus has no {metrics.preset} latency of {name} with labels namespace and pod in the last "
