@@ -144,6 +144,7 @@ def wait_until_ready(
     *,
     daemons: Sequence[Daemon] = (),
     timeout_seconds: float = 60.0,
+    interval_seconds: float = _PROBE_INTERVAL_SECONDS,
     progress: Progress = say,
 ) -> float:
     """Call `probe` until it returns None (ready) and return the seconds that took.
@@ -163,7 +164,7 @@ def wait_until_ready(
         if now - shown > _PROGRESS_INTERVAL_SECONDS:
             shown = now
             progress(f"{what}: {now - began:.0f} s, {missing}")
-        time.sleep(_PROBE_INTERVAL_SECONDS)
+        time.sleep(interval_seconds)
     return time.monotonic() - began
 
 

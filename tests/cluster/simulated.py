@@ -91,6 +91,8 @@ def up(
             lambda: _not_ready(client, wanted),
             daemons=(kwok,),
             timeout_seconds=300,
+            # Each look lists all nodes: thousands of them are not to be listed ten times a second.
+            interval_seconds=max(0.1, len(wanted) / 500),
             progress=progress,
         )
         processes.wait_until_ready(
