@@ -159,7 +159,7 @@ def workload(
     replicas: int | None = None,
     spec: Mapping[str, Any] | None = None,
     labels: Mapping[str, str] | None = None,
-    timeout_seconds: int = 5,
+    timeout_seconds: int = 60,
     fallback: str = "DefaultScheduler",
     **model: Any,
 ) -> dict[str, Any]:

@@ -51,6 +51,7 @@ async def test_pods_of_a_users_own_deployment_are_placed_by_their_label(
     assert all(NODE_ANNOTATION in pod["metadata"]["annotations"] for pod in pods)
 
     async def placed() -> bool:
-        return (await look.workload("w")).get("status", {}).get("pods", {}).get("placed") == 3
+        status = (await look.workload("w")).get("status", {})
+        return bool(status.get("pods", {}).get("placed") == 3)
 
     await until(placed, "three placed pods in status")
