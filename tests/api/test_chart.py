@@ -1,8 +1,10 @@
 """The chart on a real API server: what it installs is valid, has the rights it needs, and no others."""
 
+import argparse
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import urllib3
 import yaml
 
 from tailwise.api.labels import LEASE_NAME, PLACEMENT_GATE, WORKLOAD_LABEL, hardware_config_map_name
+from tailwise.cli import agent, operator
 from tests.cluster import api as cluster_api
 from tests.cluster import binaries
 from tests.cluster.api import Api, ApiError
@@ -29,6 +32,7 @@ def helm(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program, *words], capture_output=True, text=True, check=False, timeout=60)
 
 
+@cache
 def rendered(*settings: str, crds: bool = False, api_versions: Sequence[str] = (GATE_API,)) -> list[Manifest]:
     """The chart's objects; the session's cluster has the CRDs already."""
     run = helm(
@@ -76,7 +80,9 @@ SETTINGS = [
         "utilisation.cpuQuery=max by (node) (load)",
         "utilisation.frequencyQuery=f",
     ),
-    ("models.allowedNetworks={10.0.0.0/8,fd00::/8}", "operator.extraArgs={--verbose}"),
+    ("models.allowedNetworks={10.0.0.0/8,fd00::/8}", "models.allowFiles=true"),
+    ("prometheus.url=", "utilisation.preset=CAdvisor", "operator.extraArgs={--poll-seconds=30}"),
+    ('utilisation.selector=job="node"', "prometheus.tokenFile=/token", "operator.logFormat=text"),
     (
         "operator.extraVolumes[0].name=models",
         "operator.extraVolumes[0].hostPath.path=/models",
@@ -96,6 +102,22 @@ def test_what_the_chart_makes_is_valid_to_the_last_field(
     for document in rendered(*settings):
         path = f"{server.path(document)}?fieldManager=test&force=true&fieldValidation=Strict&dryRun=All"
         server.request("PATCH", path, document, "application/apply-patch+yaml")
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_operator_and_agent_understand_the_arguments_that_the_chart_gives_them(
+    settings: tuple[str, ...],
+) -> None:
+    pods = [
+        d["spec"]["template"]["spec"] for d in rendered(*settings) if d["kind"] in ("Deployment", "DaemonSet")
+    ]
+    assert pods
+    for container in (container for pod in pods for container in pod["containers"]):
+        parser = argparse.ArgumentParser()
+        subparsers = parser.add_subparsers(dest="command")
+        operator.add_parser(subparsers)
+        agent.add_parser(subparsers)
+        assert parser.parse_args(container["args"]).command == container["name"]
 
 
 @pytest.mark.parametrize(
@@ -262,6 +284,7 @@ def may(server: Api, account: str, verb: str, resource: str, namespace: str = ""
         ("operator", "create", "events.events.k8s.io", "any", "", True),
         ("operator", "update", "leases.coordination.k8s.io", NAMESPACE, LEASE_NAME, True),
         ("operator", "list", "configmaps", NAMESPACE, "", True),
+        ("operator", "get", "events.events.k8s.io", "any", "e", True),
         ("operator", "get", "secrets", NAMESPACE, "s", False),
         ("operator", "list", "configmaps", "any", "", False),
         ("operator", "delete", "pods", "any", "p", False),
