@@ -143,7 +143,7 @@ def wait_until_ready(
     probe: Callable[[], str | None],
     *,
     daemons: Sequence[Daemon] = (),
-    timeout_seconds: float = 60.0,
+    timeout_seconds: float = 120.0,
     interval_seconds: float = _PROBE_INTERVAL_SECONDS,
     progress: Progress = say,
 ) -> float:
