@@ -20,7 +20,7 @@ from tests.cluster.real_node import PAUSE_IMAGE
 from tests.cluster.registry_access import PIP_CONF_IN_IMAGE
 
 BASE_PACKAGES = ("python3", "python3-venv", "ca-certificates", "libgomp1")
-_RECIPE = "2"  # raised when the base is made in another way
+_RECIPE = "3"  # raised when the base is made in another way
 _BUSYBOX = Path("/bin/busybox")
 _PATH_IN_IMAGE = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PROGRESS_INTERVAL_SECONDS = 5.0

@@ -30,10 +30,12 @@ def is_v2() -> bool:
 
 def hierarchies() -> tuple[Path, ...]:
     """Mount points of every hierarchy a group must exist in: one for v2, one a controller for v1."""
-    if is_v2():
-        return (_ROOT,)
-    mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
-    return tuple(sorted({Path(fields[1]) for fields in mounts if fields[2] == "cgroup"}))
+    return (_ROOT,) if is_v2() else _mounts("cgroup")
+
+
+def _mounts(*kinds: str) -> tuple[Path, ...]:
+    lines = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
+    return tuple(sorted({Path(fields[1]) for fields in lines if fields[2] in kinds}))
 
 
 def ensure(group: str, *, cores: float | None = None) -> None:
@@ -72,8 +74,13 @@ def cpu_seconds_by_mode(group: str) -> tuple[float, float]:
 
 
 def memory_bytes(group: str) -> int:
-    """Memory charged to the group, page cache included."""
-    return int(_path("memory", group, "memory.current" if is_v2() else "memory.usage_in_bytes").read_text())
+    """Memory charged to the group that cannot be had back at once, as kubelet counts a working set."""
+    used, inactive = (
+        ("memory.current", "inactive_file") if is_v2() else ("memory.usage_in_bytes", "total_inactive_file")
+    )
+    directory = _path("" if is_v2() else "memory", group, "")
+    stat = dict(line.split() for line in (directory / "memory.stat").read_text().splitlines())
+    return max(0, int((directory / used).read_text()) - int(stat.get(inactive, 0)))
 
 
 def set_shares(group: str, shares: int) -> None:
@@ -131,8 +138,8 @@ def remove(group: str) -> None:
 
 
 def _directories(group: str) -> Iterator[Path]:
-    """Every directory of the group, the deepest first."""
-    for hierarchy in hierarchies():
+    """Every directory of the group, the deepest first; kubelet also makes them on a v2 mount beside v1."""
+    for hierarchy in _mounts("cgroup", "cgroup2"):
         for directory, _, _ in os.walk(hierarchy / group.strip("/"), topdown=False):
             yield Path(directory)
 

@@ -46,9 +46,11 @@ def build(
     if "BASE_IMAGE" not in arguments and re.search(r"(?mi)^ARG\s+BASE_IMAGE\b", dockerfile.read_text()):
         arguments["BASE_IMAGE"] = base_images.name()
     archive = directory() / f"{file_name(tag)}-{_hash_of_inputs(dockerfile, context, tag, arguments)}.tar"
+    if archive.exists():
+        progress(f"image {tag}: unchanged")
+        return archive
     with exclusive(directory() / "build.lock", f"image {tag}", progress):
-        if archive.exists():
-            progress(f"image {tag}: unchanged")
+        if archive.exists():  # made by another process in the meantime
             return archive
         debian.ensure(debian.IMAGE_PROGRAMS, progress)
         if arguments.get("BASE_IMAGE") == base_images.name():
@@ -104,6 +106,7 @@ def _build(
             *command,
             *(f"--volume={volume}" for volume in volumes),
             *(f"--build-arg={key}={value}" for key, value in sorted(arguments.items())),
+            f"--cni-config-dir={directory() / 'buildah' / 'cni'}",  # else it makes one below /etc
             f"--tag={tag}",
             f"--file={dockerfile}",
             str(context),

@@ -26,6 +26,7 @@ from tests.cluster import (
     debian,
     hosts,
     images,
+    machine_limits,
     node_accounting,
     node_runtime,
     node_shapes,
@@ -98,18 +99,21 @@ def up(
     programs = binaries.ensure("kubernetes", ("kubelet", "kubectl"), progress=progress)
     with _lock(name, progress):
         began = time.monotonic()
+        machine_limits.raise_for_kubelets(progress)
         network = _network(name, shapes, progress)
         hosts.up(name, network, [shape.name for shape in shapes])
         nodes = _nodes(name, network, shapes)
         control_plane = _start_control_plane_and_runtimes(name, network, nodes, progress)
-        for node in nodes:
+        kubelets = [
             node_runtime.start_kubelet(node, programs / "kubelet", control_plane.authority, progress)
+            for node in nodes
+        ]
         _start_accounting(nodes, progress)
         _start_prometheus(control_plane, network, progress)
         cluster = RealCluster(
             name, control_plane.kubeconfig, control_plane, network, nodes, programs / "kubectl"
         )
-        _wait_for_nodes(cluster, progress)
+        _wait_for_nodes(cluster, kubelets, progress)
         seconds = time.monotonic() - began
         progress(f"cluster {name}: {len(nodes)} nodes Ready in {seconds:.0f} s")
         progress(f"  export KUBECONFIG={cluster.kubeconfig}")
@@ -132,6 +136,7 @@ def down(name: str = "real", progress: Progress = say) -> None:
         cgroups.remove(cluster_group(name))
         if not _names():
             node_runtime.forget_borrowed_directories()
+            machine_limits.put_back()
 
 
 def clean(progress: Progress = say) -> None:
@@ -222,7 +227,7 @@ def _start_prometheus(
     prometheus.up(control_plane.directory, control_plane.logs, spec, progress)
 
 
-def _wait_for_nodes(cluster: RealCluster, progress: Progress) -> None:
+def _wait_for_nodes(cluster: RealCluster, kubelets: Sequence[processes.Daemon], progress: Progress) -> None:
     wanted = {node.name for node in cluster.nodes}
 
     def probe() -> str | None:
@@ -231,15 +236,10 @@ def _wait_for_nodes(cluster: RealCluster, progress: Progress) -> None:
         lacking = sorted(wanted - ready)
         return f"not Ready: {', '.join(lacking)}" if lacking else None
 
-    daemons = [
-        daemon
-        for node in cluster.nodes
-        if (daemon := processes.running(node.directory, node.daemon("kubelet"))) is not None
-    ]
     processes.wait_until_ready(
         f"cluster {cluster.name}: nodes",
         probe,
-        daemons=daemons,
+        daemons=kubelets,
         timeout_seconds=_READY_SECONDS,
         progress=progress,
     )
