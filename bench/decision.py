@@ -50,11 +50,12 @@ def make_state(nodes: int, rng: random.Random) -> ClusterState:
             )
         )
         for pod in range(2):
-            state.put_pod(pod_from_object(pod_object(f"running-{number}-{pod}", name, rng.randrange(1, 6))))
+            running = pod_object(f"running-{number}-{pod}", name, rng.randrange(1, 6), f"w-{number // 50}")
+            state.put_pod(pod_from_object(running))
     return state
 
 
-def pod_object(name: str, node: str | None, cores: int) -> dict[str, object]:
+def pod_object(name: str, node: str | None, cores: int, workload: str = "bench") -> dict[str, object]:
     """A pod of the workload that asks for a zone, cores and memory."""
     spec: dict[str, object] = {
         "containers": [{"name": "server", "resources": {"requests": {"cpu": cores, "memory": "1Gi"}}}],
@@ -74,7 +75,7 @@ def pod_object(name: str, node: str | None, cores: int) -> dict[str, object]:
     }
     if node is not None:
         spec["nodeName"] = node
-    labels = {"tailwise.dev/workload": "bench"}
+    labels = {"tailwise.dev/workload": workload}
     return {"metadata": {"name": name, "namespace": "default", "uid": name, "labels": labels}, "spec": spec}
 
 
@@ -91,7 +92,8 @@ def decision_milliseconds(nodes: int, decisions: int) -> list[float]:
     ledger = AssumedLoad()
     durations = []
     for pod in pods:
-        begin = time.perf_counter()
+        # CPU time: on a machine that others use too, the wall clock measures them.
+        begin = time.thread_time()
         snapshot = state.snapshot()
         verdicts = filter_nodes(pod, snapshot)
         assumed = ledger.cores(snapshot.table)
@@ -103,7 +105,7 @@ def decision_milliseconds(nodes: int, decisions: int) -> list[float]:
         if decision.node is not None:
             state.assume(pod, decision.node)
             ledger = assume(ledger, Assumption(pod.uid, decision.node, 1000, NOW))
-        durations.append((time.perf_counter() - begin) * 1000)
+        durations.append((time.thread_time() - begin) * 1000)
     return durations
 
 
@@ -113,7 +115,7 @@ def main(arguments: list[str] | None = None, write: Callable[[str], object] = pr
     parser.add_argument("--nodes", type=int, nargs="+", default=[10, 100, 1000, 5000, 50_000])
     parser.add_argument("--decisions", type=int, default=500)
     options = parser.parse_args(arguments)
-    write(f"{'nodes':>7} {'p50 ms':>8} {'p90 ms':>8} {'p99 ms':>8}")
+    write(f"{'nodes':>7} {'p50 ms':>8} {'p90 ms':>8} {'p99 ms':>8}  (CPU time of one decision)")
     for nodes in options.nodes:
         durations = np.array(decision_milliseconds(nodes, options.decisions))
         p50, p90, p99 = np.percentile(durations, [50, 90, 99], method="inverted_cdf")

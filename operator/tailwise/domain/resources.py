@@ -26,7 +26,8 @@ _LONGEST = 64
 _LARGEST_EXPONENT = 40  # beyond it the value saturates or is below a nano-unit anyway
 _QUANTITY = re.compile(
     r"(?P<sign>[+-]?)(?P<digits>\d+\.?\d*|\.\d+)"
-    r"(?:(?P<suffix>[KMGTPE]i|[numkMGTPE]?)|[eE](?P<exponent>[+-]?\d+))"
+    r"(?:(?P<suffix>[KMGTPE]i|[numkMGTPE]?)|[eE](?P<exponent>[+-]?\d+))",
+    re.ASCII,
 )
 _SUFFIXES = (
     {"": Fraction(1)}
