@@ -25,7 +25,7 @@ SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
     "ch_PP-OCRv4_rec_infer": {"x": (1, 3, 48, 320)},
     "ch_ppocr_mobile_v2.0_cls_infer": {"x": (1, 3, 48, 192)},
     "magika": {"bytes": (1, 2048)},
-    "minilm_int8": {k: (1, 128) for k in ("input_ids", "attention_mask", "token_type_ids")},
+    "minilm_int8": dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), (1, 128)),
     "silero_vad": {"input": (1, 576), "state": (2, 1, 128)},
     "silero_vad_16k_op15": {"input": (1, 576), "state": (2, 1, 128)},
     "silero_vad_half": {"input": (1, 576), "state": (2, 1, 128)},

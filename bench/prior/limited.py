@@ -1,8 +1,8 @@
 """Runs ONNX Runtime queries in a cgroup with a CFS quota and returns their wall clock latencies.
 
 Needs root and cgroup v1 or v2. The child is a process of its own that joins the cgroup before it starts the
-runtime, as a container does. ``cpu.shares`` (v2: ``cpu.weight``) of the cgroup is raised so that whatever else
-runs on the machine does not become part of the measurement: what is left is the quota.
+runtime, as a container does. ``cpu.shares`` (v2: ``cpu.weight``) of the cgroup is raised so that whatever
+else runs on the machine does not become part of the measurement: what is left is the quota.
 """
 
 from __future__ import annotations

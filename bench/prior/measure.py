@@ -3,8 +3,8 @@
 usage: python -m bench.prior.measure OUT.json MODEL.onnx [MODEL.onnx ...]
 
 CPU time of the calling thread, one intra-op thread: what other processes on the machine do changes it by a
-few per cent only. Each model is measured in rounds spread over the run and the least of the rounds' medians is
-kept, so that a burst of neighbours is not taken for the model's own cost. Results are added to OUT.json.
+few per cent only. Each model is measured in rounds spread over the run and the least of the rounds' medians
+is kept, so that a burst of neighbours is not taken for the model's own cost. Results are added to OUT.json.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
         for path in paths:
             try:
                 median, p90 = cpu_milliseconds(path)
-            except Exception as error:  # noqa: BLE001 - one broken model must not end the run
+            except Exception as error:
                 print(f"{path.name}: {error}", file=sys.stderr)
                 continue
             old = measured.get(path.stem, {"median": float("inf"), "p90": float("inf")})

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ class UNet(nn.Module):
         widths = [w * 2**i for i in range(levels + 1)]
         pair = lambda i, o: nn.Sequential(Block(i, o, act=nn.ReLU), Block(o, o, act=nn.ReLU))  # noqa: E731
         self.down = nn.ModuleList(pair(i, o) for i, o in zip([3, *widths[:-1]], widths, strict=True))
-        self.ups = nn.ModuleList(nn.ConvTranspose2d(o, i, 2, 2) for i, o in zip(widths, widths[1:]))
+        self.ups = nn.ModuleList(nn.ConvTranspose2d(o, i, 2, 2) for i, o in pairwise(widths))
         self.merge = nn.ModuleList(pair(2 * i, i) for i in widths[:-1])
         self.head = nn.Conv2d(w, 2, 1)
 
@@ -150,7 +151,7 @@ def generator(w: int) -> nn.Module:
     """A DCGAN-like generator of transposed convolutions, 64 x 64."""
     widths = [100, 8 * w, 4 * w, 2 * w, w]
     layers: list[nn.Module] = []
-    for index, (i, o) in enumerate(zip(widths, widths[1:])):
+    for index, (i, o) in enumerate(pairwise(widths)):
         layers += [nn.ConvTranspose2d(i, o, 4, 1 if index == 0 else 2, 0 if index == 0 else 1, bias=False)]
         layers += [nn.BatchNorm2d(o), nn.ReLU()]
     return nn.Sequential(*layers, nn.ConvTranspose2d(w, 3, 4, 2, 1), nn.Tanh())
@@ -158,7 +159,7 @@ def generator(w: int) -> nn.Module:
 
 def mlp(*widths: int) -> nn.Module:
     """Fully connected layers with ReLU between."""
-    layers = [m for i, o in zip(widths, widths[1:]) for m in (nn.Linear(i, o), nn.ReLU())]
+    layers = [m for i, o in pairwise(widths) for m in (nn.Linear(i, o), nn.ReLU())]
     return nn.Sequential(*layers[:-1])
 
 
@@ -309,7 +310,7 @@ def main(arguments: list[str]) -> int:
                 First(model.eval()), inputs, str(target), dynamo=False, opset_version=17, verbose=False
             )
             print(name, flush=True)
-        except Exception as error:  # noqa: BLE001 - one architecture must not end the run
+        except Exception as error:
             target.unlink(missing_ok=True)
             print(f"{name}: not exported: {type(error).__name__}: {str(error)[:200]}", flush=True)
     return 0

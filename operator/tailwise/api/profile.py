@@ -55,16 +55,22 @@ class WorkTerms(Document):
     operators pay a fixed price, and matrix-vector products are bound by reading their weights.
     """
 
-    dense_flops: int = Field(0, ge=0, description="FLOPs of convolutions with one group, 1x1 apart.")
-    pointwise_flops: int = Field(0, ge=0, description="FLOPs of 1x1 convolutions with one group.")
-    stem_flops: int = Field(0, ge=0, description="FLOPs of convolutions over fewer than 4 input channels.")
+    dense_flops: int = Field(
+        0, ge=0, description="FLOPs of convolutions with one group, channels padded to blocks of 16."
+    )
     matmul_flops: int = Field(0, ge=0, description="FLOPs of matrix products with many rows.")
     depthwise_flops: int = Field(0, ge=0, description="FLOPs of convolutions with one channel a group.")
     grouped_flops: int = Field(
+        0, ge=0, description="FLOPs of grouped convolutions with whole blocks of 16 channels a group."
+    )
+    unblocked_grouped_flops: int = Field(
         0, ge=0, description="FLOPs of other grouped convolutions, 16 channels a group or more."
     )
     narrow_grouped_flops: int = Field(
-        0, ge=0, description="FLOPs of grouped convolutions under 16 channels a group."
+        0, ge=0, description="FLOPs of grouped convolutions with 6 to 15 channels a group."
+    )
+    thin_grouped_flops: int = Field(
+        0, ge=0, description="FLOPs of grouped convolutions with 2 to 5 channels a group."
     )
     transposed_flops: int = Field(0, ge=0, description="FLOPs of transposed convolutions.")
     recurrent_flops: int = Field(0, ge=0, description="FLOPs of RNN, GRU and LSTM.")
@@ -74,11 +80,15 @@ class WorkTerms(Document):
     convolution_bytes: int = Field(0, ge=0, description="Activation bytes in and out of convolutions.")
     product_bytes: int = Field(0, ge=0, description="Activation bytes in and out of matrix products.")
     elementwise_elements: int = Field(
-        0, ge=0, description="Output elements of operators the runtime does not fuse."
+        0, ge=0, description="Output elements of operators the runtime does not fuse, unless named below."
     )
     transcendental_elements: int = Field(
-        0, ge=0, description="Output elements of exponentials and their kin, not fused."
+        0, ge=0, description="Output elements of exponentials and their kin."
     )
+    normalised_elements: int = Field(0, ge=0, description="Output elements of layer and group normalisation.")
+    resized_elements: int = Field(0, ge=0, description="Output elements of Resize.")
+    transposed_elements: int = Field(0, ge=0, description="Output elements of Transpose.")
+    copied_elements: int = Field(0, ge=0, description="Output elements of other data movement.")
     pooling_operations: int = Field(0, ge=0, description="Output elements of pooling x its window.")
     moved_bytes: int = Field(
         0, ge=0, description="Bytes of activations read and written by operators not fused."

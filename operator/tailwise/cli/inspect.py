@@ -39,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
         "--input-shape",
         action="append",
         default=[],
-        type=_shape,
+        type=shape_argument,
         metavar="NAME=1,3,224,224",
         help="sizes of an input with dynamic axes, or AXIS=128 for a named axis; may be repeated",
     )
@@ -144,7 +144,8 @@ def _positive(word: str) -> int:
     return value
 
 
-def _shape(word: str) -> tuple[str, tuple[int, ...]]:
+def shape_argument(word: str) -> tuple[str, tuple[int, ...]]:
+    """An input's name and sizes, as ``NAME=1,3,224,224``."""
     name, equals, sizes = word.rpartition("=")
     try:
         parsed = tuple(int(size) for size in sizes.replace("x", ",").split(","))

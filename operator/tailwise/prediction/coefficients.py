@@ -62,10 +62,14 @@ class ThreadCosts:
 
 @dataclass(frozen=True, slots=True)
 class ErrorQuantiles:
-    """One-sided 90 % quantiles of measured / predicted P90, families left out of the fit."""
+    """What the bound allows for: one-sided 90 % quantiles of measured over predicted.
 
-    bound_factor_unlimited: float
-    bound_factor_limited: float
+    ``cpu_time_factor`` is for the CPU time of models whose family was left out of the fit, ``run_factor`` for
+    the P90 of one run against that of many.
+    """
+
+    cpu_time_factor: float
+    run_factor: float
     unknown_load_utilisation: float
     unknown_load_factor: float
 
@@ -110,8 +114,8 @@ def parse(document: Mapping[str, Any]) -> Coefficients:
         ),
         query_sigma=document["noise"]["querySigma"],
         errors=ErrorQuantiles(
-            bound_factor_unlimited=errors["boundFactorUnlimited"],
-            bound_factor_limited=errors["boundFactorLimited"],
+            cpu_time_factor=errors["cpuTimeFactor"],
+            run_factor=errors["runFactor"],
             unknown_load_utilisation=errors["unknownLoadUtilisation"],
             unknown_load_factor=errors["unknownLoadFactor"],
         ),

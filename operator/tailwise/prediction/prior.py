@@ -24,10 +24,16 @@ from tailwise.prediction.capacity import Share, pod_share
 from tailwise.prediction.coefficients import Coefficients, Scale
 from tailwise.prediction.prediction import Serving
 from tailwise.prediction.queueing import open_loop_latencies
-from tailwise.prediction.quota import FloatArray, nearest_rank, sustained_cores, wall_milliseconds
+from tailwise.prediction.quota import FloatArray, Quota, nearest_rank, sustained_cores, wall_milliseconds
 
 PHASES = 100
 NOISES = 21
+
+BESIDES = 0.03
+"""CPU time burnt between queries, as a share of theirs: the client's loop, the server's bookkeeping."""
+
+TICK_MILLISECONDS = 4.0
+"""Clock tick of the usual 250 Hz kernels, at which the kernel notices that a quota is spent."""
 
 UTILISATION_GRID: FloatArray = np.linspace(0.0, 1.0, 21)
 """Fractions of a node's capacity at which latencies are played; tables are kept at these."""
@@ -59,8 +65,10 @@ def query_cost(profile: ModelProfile, hardware: NodeHardware, threads: int, know
     """Steps 1 and 2: the cost of one query of ``profile`` (at its batch size) on free cores of a node."""
     slowdown = known.reference.slowdown(hardware.measured)
     by_scale = dict.fromkeys(Scale, 0.0)
-    for name, term in known.terms.items():
-        by_scale[term.scale] += getattr(profile.work, name) * term.nanoseconds_per_unit / 1e6
+    for name, units in work_units(profile, hardware).items():
+        term = known.terms.get(name)
+        if term is not None:
+            by_scale[term.scale] += units * term.nanoseconds_per_unit / 1e6
     by_scale = {scale: cost * slowdown[scale] for scale, cost in by_scale.items()}
     one_thread = sum(by_scale.values())
     running = min(threads, hardware.cores)
@@ -79,6 +87,22 @@ def query_cost(profile: ModelProfile, hardware: NodeHardware, threads: int, know
     return QueryCost(one_thread, wall, running * wall, by_scale)
 
 
+def work_units(profile: ModelProfile, hardware: NodeHardware) -> dict[str, float]:
+    """Units of every term; weights of products of few rows by whether they stay in the last-level cache.
+
+    A model whose parameters fit in three quarters of it finds them there at the next query; from there to the
+    whole of it ever fewer, so that no byte more is a jump. An unknown cache keeps nothing.
+    """
+    units = {name: float(amount) for name, amount in profile.work.model_dump(by_alias=False).items()}
+    cache = hardware.l3_cache_bytes
+    kept = min(1.0, max(0.0, 4 * (1 - profile.parameter_bytes / cache))) if cache else 0.0
+    vectors = units["matrix_vector_bytes"]
+    return units | {
+        "matrix_vector_bytes": vectors * (1 - kept),
+        "cached_matrix_vector_bytes": vectors * kept,
+    }
+
+
 def _shared(cost: float, parallel_share: float, threads: int) -> float:
     """Amdahl's law."""
     return cost * (1 - parallel_share + parallel_share / threads)
@@ -94,17 +118,14 @@ def latencies(
     load. So the answer is the worst at this or any lower utilisation.
     """
     lower = UTILISATION_GRID[utilisation.max() > UTILISATION_GRID]
-    points = np.concatenate([lower, utilisation])
+    points, place = np.unique(np.concatenate([utilisation, lower]), return_inverse=True)
     share = pod_share(hardware, serving, points)
     if serving.requests_per_second:
         samples = _open_loop(cost, serving, share, sigma)
     else:
         samples = _closed_loop(cost, serving, share, sigma)
-    order = np.argsort(points, kind="stable")
-    place = np.argsort(order, kind="stable")[len(lower) :]
-    p50, p90 = (
-        np.maximum.accumulate(nearest_rank(samples, percentile)[order])[place] for percentile in (0.5, 0.9)
-    )
+    wanted = place[: len(utilisation)]
+    p50, p90 = (np.maximum.accumulate(nearest_rank(samples, percentile))[wanted] for percentile in (0.5, 0.9))
     return Latencies(p50, p90)
 
 
@@ -120,20 +141,38 @@ def _closed_loop(cost: QueryCost, serving: Serving, share: Share, sigma: float) 
     rate = share.rate_cores[:, np.newaxis, np.newaxis]
     if not share.quotas:
         return np.asarray((work / rate).reshape(len(share.rate_cores), -1))
+    ordered = sorted(share.quotas, key=lambda quota: quota.period_milliseconds)
     quotas = [
-        type(quota)(
+        Quota(
             np.broadcast_to(np.asarray(quota.quota_milliseconds, dtype=np.float64), share.rate_cores.shape)[
                 :, np.newaxis, np.newaxis
             ],
             quota.period_milliseconds,
         )
-        for quota in share.quotas
+        for quota in ordered
     ]
     # The start's place in the quota of the longest period that binds; the shorter ones lie within it.
-    longest = max(quotas, key=lambda quota: quota.period_milliseconds)
+    longest = quotas[-1]
     starts = (np.arange(PHASES) + 0.5)[:, np.newaxis] / PHASES * longest.quota_milliseconds
-    taken = wall_milliseconds(starts + work, rate, quotas) - wall_milliseconds(starts, rate, quotas)
-    return np.asarray(taken.reshape(len(share.rate_cores), -1))
+    before = wall_milliseconds(starts, rate, quotas)
+    taken = wall_milliseconds(starts + work, rate, quotas) - before
+    # A little more is burnt than the queries themselves take; it decides where a tenth is throttled.
+    shade = BESIDES * cost.burnt * concurrency
+    with_shade = wall_milliseconds(starts + work + shade, rate, quotas) - before - shade / rate
+    throttled = np.maximum(taken, with_shade) + _tick_jitter(starts + work + shade, longest, quotas, rate)
+    return np.asarray(throttled.reshape(len(share.rate_cores), -1))
+
+
+def _tick_jitter(used: FloatArray, longest: Quota, quotas: list[Quota], rate: FloatArray) -> FloatArray:
+    """How much sooner or later than its quota says a throttled query ends.
+
+    The kernel notices at a clock tick that a quota is spent, and takes the excess off the next period's: the
+    pause lasts ``P - q`` plus one excess minus another, both even over a tick.
+    """
+    allowed = np.asarray(longest.quota_milliseconds, dtype=np.float64)
+    pause = longest.period_milliseconds - wall_milliseconds(allowed, rate, quotas[:-1])
+    width = np.clip(pause, 0.0, TICK_MILLISECONDS)
+    return np.where(used > allowed, width * _triangular_strata(), 0.0)
 
 
 def _open_loop(cost: QueryCost, serving: Serving, share: Share, sigma: float) -> FloatArray:
@@ -147,6 +186,17 @@ def _open_loop(cost: QueryCost, serving: Serving, share: Share, sigma: float) ->
         allowed = np.broadcast_to(np.asarray(outer.quota_milliseconds, dtype=np.float64), (count,))
         rate = sustained_cores(share.rate_cores, inner)
     return open_loop_latencies(burnt, rate, allowed, period, float(serving.requests_per_second or 0), sigma)
+
+
+@cache
+def _triangular_strata() -> FloatArray:
+    """The difference of two even draws from [0, 1], spread evenly over all phases and noises.
+
+    Shape (PHASES, NOISES); multiples of the golden ratio leave no pattern between a phase and its jitter.
+    """
+    even = (np.arange(PHASES * NOISES) * 0.6180339887498949 + 0.5) % 1.0
+    difference = np.where(even < 0.5, np.sqrt(2 * even) - 1, 1 - np.sqrt(2 * (1 - even)))
+    return np.asarray(difference.reshape(PHASES, NOISES))
 
 
 @cache

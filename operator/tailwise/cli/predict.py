@@ -1,0 +1,195 @@
+"""``tailwise predict``: a model's predicted P50, P90 and bound on a node, from its graph and NODE.yaml."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from tailwise.api.hardware import NodeHardware
+from tailwise.api.profile import ModelProfile
+from tailwise.cli.inspect import request_of, shape_argument
+from tailwise.models.errors import InspectionError
+from tailwise.models.inspection import inspect
+from tailwise.prediction.prediction import NodeLoad, Prediction, Question, Serving
+from tailwise.prediction.predictor import PriorPredictor
+
+INSPECTION_SECONDS = 120.0
+
+
+class UsageError(ValueError):
+    """An input cannot be used; the message names the file or option, the field and the way out."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``predict`` and its options."""
+    parser = subparsers.add_parser("predict", help="predict a model's P90 on a node")
+    parser.add_argument("--model", required=True, help="ONNX file, or its URL, or a profile (.json, .yaml)")
+    parser.add_argument("--node", required=True, type=Path, help="NODE.yaml, from: tailwise agent --print")
+    parser.add_argument(
+        "--cpu-limit-millicores", type=_at_least(0), default=0, metavar="M", help="0 or left out: no limit"
+    )
+    parser.add_argument("--threads", type=_at_least(1), default=1, help="intra-op threads of the server")
+    parser.add_argument("--batch-size", type=_at_least(1), default=1, help="inferences in one query")
+    parser.add_argument(
+        "--input-shape",
+        action="append",
+        default=[],
+        type=shape_argument,
+        metavar="NAME=1,3,224,224",
+        help="sizes of an input with dynamic axes, or AXIS=128 for a named axis; may be repeated",
+    )
+    parser.add_argument("--concurrency", type=_at_least(1), default=1, help="clients in a closed loop")
+    parser.add_argument(
+        "--requests-per-second", type=_positive, default=None, help="open loop: queries arriving at random"
+    )
+    parser.add_argument(
+        "--cpu-utilisation-percent",
+        type=_percent,
+        default=0.0,
+        help="load of others on the node, or 'unknown' (default: 0, an idle node)",
+    )
+    parser.add_argument("--output", choices=("text", "json"), default="text")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the prediction; 1 when the model or the node cannot be read."""
+    try:
+        hardware = read_node(arguments.node)
+        profile = _profile(arguments)
+    except (UsageError, InspectionError) as error:
+        print(f"tailwise predict: {error}", file=sys.stderr)
+        return 1
+    serving = Serving(
+        cpu_limit_millicores=arguments.cpu_limit_millicores or None,
+        threads=arguments.threads,
+        batch_size=arguments.batch_size,
+        concurrency=arguments.concurrency,
+        requests_per_second=arguments.requests_per_second,
+    )
+    load = NodeLoad(cpu=arguments.cpu_utilisation_percent)
+    prediction = PriorPredictor().predict(Question(profile, serving, hardware, load))
+    if profile.unresolved_count:
+        print(
+            f"tailwise predict: {arguments.model}: {profile.unresolved_count} operators not counted; "
+            "the prediction leaves them out",
+            file=sys.stderr,
+        )
+    if arguments.output == "json":
+        print(json.dumps(_document(prediction), indent=2))
+    else:
+        _print_text(prediction)
+    return 0
+
+
+def read_node(path: Path) -> NodeHardware:
+    """Read NODE.yaml, or a whole ConfigMap as kubectl prints it.
+
+    Raises:
+        UsageError: the file cannot be read or is not a node's hardware.
+    """
+    way_out = "write it with: tailwise agent --print"
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if isinstance(document, dict) and document.get("kind") == "ConfigMap":
+            document = yaml.safe_load((document.get("data") or {}).get("hardware.yaml", ""))
+        return NodeHardware.model_validate(document)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--node {path}: {getattr(error, 'strerror', None) or error}; {way_out}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"--node {path}: this is not YAML; {way_out}") from error
+    except ValidationError as error:
+        raise UsageError(f"--node {path}: {_first_error(error)}; {way_out}") from error
+
+
+def _profile(arguments: argparse.Namespace) -> ModelProfile:
+    if arguments.model.endswith((".json", ".yaml", ".yml")):
+        return _read_profile(Path(arguments.model), arguments.batch_size)
+    asked = argparse.Namespace(
+        **vars(arguments) | {"sha256": None, "allow_address": [], "timeout": INSPECTION_SECONDS}
+    )
+    return inspect(request_of(asked))
+
+
+def _read_profile(path: Path, batch_size: int) -> ModelProfile:
+    way_out = "write it with: tailwise inspect MODEL --output json"
+    try:
+        profile = ModelProfile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--model {path}: {getattr(error, 'strerror', None) or error}; {way_out}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"--model {path}: this is not YAML or JSON; {way_out}") from error
+    except ValidationError as error:
+        raise UsageError(f"--model {path}: {_first_error(error)}; {way_out}") from error
+    if profile.batch_size != batch_size:
+        raise UsageError(
+            f"--model {path}: batchSize is {profile.batch_size}, --batch-size is {batch_size}; "
+            f"inspect the model at that batch size"
+        )
+    return profile
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    return f"{field}: {first['msg']}" if field else str(first["msg"])
+
+
+def _document(prediction: Prediction) -> dict[str, Any]:
+    return {
+        "p50Milliseconds": prediction.p50_milliseconds,
+        "p90Milliseconds": prediction.p90_milliseconds,
+        "boundMilliseconds": prediction.bound_milliseconds,
+        "source": prediction.source.value,
+        "terms": dict(prediction.terms),
+    }
+
+
+def _print_text(prediction: Prediction) -> None:
+    print(f"P50     {prediction.p50_milliseconds:10.3f} ms")
+    print(f"P90     {prediction.p90_milliseconds:10.3f} ms")
+    print(f"bound   {prediction.bound_milliseconds:10.3f} ms  (P90 is below this nine times in ten)")
+    print(f"source  {prediction.source.value}")
+    for name, value in prediction.terms.items():
+        print(f"  {name:28s} {value:12.4f}")
+
+
+def _at_least(least: int) -> Any:
+    def integer(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value} is below {least}")
+        return value
+
+    return integer
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def _percent(text: str) -> float | None:
+    """A fraction in [0, 1] from a percentage; None for ``unknown``."""
+    if text == "unknown":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'unknown'") from None
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 100")
+    return value / 100
