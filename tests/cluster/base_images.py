@@ -66,6 +66,9 @@ def base(progress: Progress = say) -> Path:
             tar.add(tree, arcname=".", filter=_without_devices)
         _write_archive(archive, image, layer, {"Cmd": ["/bin/sh"], "Env": [f"PATH={_PATH_IN_IMAGE}"]})
         layer.unlink()
+        for older in directory().glob("base-*.tar"):
+            if older != archive:
+                older.unlink()
     finally:
         paths.remove_tree(tree)
     return archive

@@ -11,14 +11,13 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.cluster import base_images, debian, node_runtime, paths, registry_access
+from tests.cluster import base_images, debian, node_runtime, registry_access
 from tests.cluster.base_images import ImageError, directory, file_name, run
 from tests.cluster.locks import Progress, exclusive, say
 from tests.cluster.real_node import RealNode
@@ -193,11 +192,3 @@ def _import(archive: Path, node: RealNode) -> str | None:
     mark.parent.mkdir(parents=True, exist_ok=True)
     mark.touch()
     return None
-
-
-def remove_old_storage() -> None:
-    """Forget the builder's layers and all images; the next build starts from nothing."""
-    storage = directory() / "buildah"
-    if storage.exists() and shutil.which("buildah"):
-        subprocess.run([*_builder(), "rmi", "--all", "--force"], capture_output=True, check=False)
-    paths.remove_tree(directory())

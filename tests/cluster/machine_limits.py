@@ -1,7 +1,7 @@
 """The one setting of the machine itself that several kubelets need raised, put back with the last cluster.
 
-Each kubelet and containerd watches files through several inotify instances, and a user has 128 by default: the
-third cluster's cAdvisor fails with "inotify_init: too many open files".
+Each kubelet and containerd watches files through several inotify instances, and a user has 128 by default:
+the third cluster's cAdvisor fails with "inotify_init: too many open files".
 """
 
 from pathlib import Path
