@@ -124,7 +124,7 @@ def test_operator_and_agent_understand_the_arguments_that_the_chart_gives_them(
     ("setting", "words"),
     [
         ("operatr.replicas=2", "operatr"),
-        ("operator.replicas=0", "minimum"),
+        ("operator.replicas=-1", "minimum"),
         ("prometheus.url=prometheus:9090", "/prometheus/url"),
         ("utilisation.preset=Guess", "/utilisation/preset"),
         ("utilisation.preset=Custom", "/utilisation/cpuQuery"),
