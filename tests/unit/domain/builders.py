@@ -19,10 +19,11 @@ def node(
     labels: Mapping[str, str] | None = None,
     taints: Sequence[Mapping[str, str]] = (),
     unschedulable: bool = False,
-    **allocatable: str,
+    cpu: str = "4",
+    pods: str = "110",
+    extended: Mapping[str, str] | None = None,
 ) -> Node:
-    resources = {"cpu": "4", "memory": "8Gi", "pods": "110"}
-    resources |= {key.replace("__", "/").replace("_", "-"): value for key, value in allocatable.items()}
+    resources = {"cpu": cpu, "memory": "8Gi", "pods": pods} | dict(extended or {})
     return node_from_object(
         {
             "metadata": {"name": name, "labels": dict(labels or {"kubernetes.io/hostname": name})},
@@ -79,8 +80,8 @@ def cluster(*nodes: Node, pods: Sequence[Pod] = ()) -> ClusterSnapshot:
     state = ClusterState()
     for each in nodes:
         state.put_node(each)
-    for each in pods:
-        state.put_pod(each)
+    for resident in pods:
+        state.put_pod(resident)
     return state.snapshot()
 
 

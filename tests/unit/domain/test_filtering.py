@@ -51,7 +51,7 @@ def _why(candidate: Pod, target: Node, *residents: Pod) -> str:
         (pod(requests={"memory": "9Gi"}), node(), (), "Insufficient memory"),
         (pod(requests={"ephemeral-storage": "1Gi"}), node(), (), "Insufficient ephemeral-storage"),
         (pod(requests={"x.com/gpu": "1"}), node(), (), "Insufficient x.com/gpu"),
-        (pod(requests={"x.com/gpu": "1"}), node(**{"x.com__gpu": "1"}), (), ""),
+        (pod(requests={"x.com/gpu": "1"}), node(extended={"x.com/gpu": "1"}), (), ""),
         (pod(cpu=None), node(pods="1"), (bound("a", "node-1"),), "Too many pods"),
         # A pod that asks for nothing fits on a node where more is requested than there is.
         (pod(cpu=None), node(cpu="1"), (bound("a", "node-1", cpu="2"),), ""),

@@ -329,7 +329,7 @@ def _check_only_additions(before: Any, after: Any) -> None:
 
 
 def test_what_stands_beside_node_affinity_is_left_alone() -> None:
-    spread = {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
+    spread: dict[str, Any] = {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
     target = pod_object(affinity=spread)
     after = _apply(target, require_node(pod_from_object(target), "node-1", RECORD))
     assert after["spec"]["affinity"]["podAntiAffinity"] == spread["podAntiAffinity"]
