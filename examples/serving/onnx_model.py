@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ class OnnxModel(Model):  # type: ignore[misc]
             output.set_data_from_numpy(result, binary_data=True)
             outputs.append(output)
         return InferResponse(
-            response_id=payload.id,
+            response_id=payload.id or str(uuid.uuid4()),  # KServe's JSON answers must have one
             model_name=self.name,
             infer_outputs=outputs,
             use_binary_outputs=payload.use_binary_outputs,
