@@ -10,7 +10,7 @@ import os
 import secrets
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tailwise.cli.logs import LogFormat, configure
 from tailwise.cluster.client import own_namespace
@@ -124,6 +124,8 @@ async def _operate(options: OperatorOptions, health_port: int) -> int:
             liveness_endpoint=endpoint,
             stop_flag=runtime.ended,
             memo=kopf.Memo(runtime=runtime),
+            # kopf would ask for this user's name, and a container's user has none.
+            identity=cast(Any, options.identity),
         )
     except asyncio.CancelledError:
         raise
