@@ -19,7 +19,7 @@ NOT_TWO = {"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values
 
 
 async def _created(api: ApiClient, namespace: str, **arguments: Any) -> dict[str, Any]:
-    manifest = {"apiVersion": "v1", "kind": "Pod"} | pod_object(**arguments)
+    manifest: Any = {"apiVersion": "v1", "kind": "Pod"} | pod_object(**arguments)
     manifest["metadata"] = {
         key: value for key, value in manifest["metadata"].items() if key in ("name", "labels", "annotations")
     }
