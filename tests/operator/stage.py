@@ -6,6 +6,7 @@ there never runs, which a test of placement does not need.
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -33,6 +34,7 @@ from tailwise.cluster.client import (
 from tailwise.cluster.hardware import config_map
 
 _HEARTBEAT_SECONDS = 10.0
+_PR_SET_PDEATHSIG = 1
 NODE_LEASES = "kube-node-lease"
 
 
@@ -98,6 +100,7 @@ async def nodes(client: Client, shapes: Iterable[NodeShape], agents_in: str) -> 
     """Nodes that are Ready for as long as the block lasts; their hardware is in namespace ``agents_in``."""
     shapes = tuple(shapes)
     for shape in shapes:
+        await apply.delete(client, NODES, None, shape.name)  # of a session that was killed
         made = await apply.create(client, NODES, node_manifest(shape))
         assert made.done, made.message
         path = NODES.path(None, shape.name, "status")
@@ -266,12 +269,26 @@ class Look:
             and about in (None, event["regarding"]["name"])
         ]
 
+    async def told_of(self, reason: str, about: str) -> list[dict[str, Any]]:
+        """The events of a reason about an object, once there are any."""
+
+        async def there() -> list[dict[str, Any]]:
+            return await self.events(reason, about)
+
+        found: list[dict[str, Any]] = await until(there, f"the event {reason} about {about}")
+        return found
+
 
 def gated(pod: Mapping[str, Any]) -> bool:
     return bool(pod["spec"].get("schedulingGates"))
 
 
 # ---- the operator
+
+
+def _end_with_parent() -> None:
+    """A test session that is killed must not leave an operator that holds the Lease (prctl(2))."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Operator:
@@ -305,7 +322,11 @@ class Operator:
         """Start the process; it is ready when it places, which tests wait for anyway."""
         with self._log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *self._command, env=self._environment, stdout=log, stderr=log
+                *self._command,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_end_with_parent,
             )
 
     async def kill(self) -> None:
