@@ -31,13 +31,14 @@ from tests.cluster import (
     node_runtime,
     node_shapes,
     paths,
+    probes,
     processes,
     prometheus,
     scraping,
 )
 from tests.cluster.locks import Progress, exclusive, say
 from tests.cluster.node_shapes import NodeShape
-from tests.cluster.real_node import RealNode, cluster_group
+from tests.cluster.real_node import KUBELET_PORT, RealNode, cluster_group
 
 API_PORT = 443
 _READY_SECONDS = 120.0
@@ -229,11 +230,17 @@ def _start_prometheus(
 
 def _wait_for_nodes(cluster: RealCluster, kubelets: Sequence[processes.Daemon], progress: Progress) -> None:
     wanted = {node.name for node in cluster.nodes}
+    control_plane = cluster.control_plane
 
     def probe() -> str | None:
+        # A node's condition outlives its kubelet by most of a minute, so kubelets are asked themselves too.
+        for node in cluster.nodes:
+            url = f"https://{node.address}:{KUBELET_PORT}/healthz"
+            silent = probes.ask(url, control_plane.authority.certificate, control_plane.admin)
+            if silent is not None:
+                return f"{node.name}: {silent}"
         listed = json.loads(cluster.run_kubectl("get", "nodes", "--output=json"))["items"]
-        ready = {node["metadata"]["name"] for node in listed if _is_ready(node)}
-        lacking = sorted(wanted - ready)
+        lacking = sorted(wanted - {node["metadata"]["name"] for node in listed if _is_ready(node)})
         return f"not Ready: {', '.join(lacking)}" if lacking else None
 
     processes.wait_until_ready(
@@ -246,7 +253,6 @@ def _wait_for_nodes(cluster: RealCluster, kubelets: Sequence[processes.Daemon], 
 
 
 def _is_ready(node: Mapping[str, Any]) -> bool:
-    """Ready, and said so by the kubelet that runs now: a Lease of before a restart is not looked at."""
     conditions = node["status"].get("conditions", ())
     return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
