@@ -54,9 +54,10 @@ class ModelForbidden(InspectionError):
 
 
 class ModelTruncated(InspectionError):
-    """The file ends before the graph does."""
+    """The file ends before the graph does, or the connection does."""
 
     reason = "ModelTruncated"
+    retryable = True
 
 
 class NotAModel(InspectionError):

@@ -77,7 +77,7 @@ class HttpSource:
 
     def __init__(self, url: str, access: HttpAccess) -> None:
         self.bytes_read = 0
-        self.pace = Pace(round_trip_seconds=1.0, bytes_per_second=12.5e6)
+        self.pace = Pace()
         self.seekable = True
         self._access = access
         self._size: int | None = None
@@ -85,6 +85,7 @@ class HttpSource:
         self._head = b""
         self._stream: http.client.HTTPResponse | None = None
         self._stream_offset = 0
+        self._host = ""
         self._url, self._connection = self._open(url)
 
     @property
@@ -186,13 +187,13 @@ class HttpSource:
             raise ModelUnreachable(f"{url.hostname} did not answer in {ANSWER_SECONDS:.0f} s") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise ModelUnreachable(f"{url.hostname} gave no HTTP answer ({error!r})") from error
-        waited = time.perf_counter() - begin
-        self.pace.round_trip_seconds = min(self.pace.round_trip_seconds, waited)
+        self.pace.waited(time.perf_counter() - begin)
         return response
 
     def _learn(self, connection: _Connection, response: http.client.HTTPResponse) -> None:
         """Take size, identity and the head of the file from the first answer."""
         _raise_for(response.status, connection.host)
+        self._host = connection.host
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise ModelUnreachable(f"{connection.host} sends the file compressed, although asked not to")
         self._learn_hub(response)
@@ -241,18 +242,17 @@ class HttpSource:
         begin = time.perf_counter()
         try:
             data = response.read(length)
-            if response.length:
-                # More than was asked for: the connection cannot be used again before that is read.
-                self._connection.close()
         except http.client.IncompleteRead as error:
             self.bytes_read += len(error.partial)
             raise ModelTruncated("the connection ended before the answer did") from error
         except (OSError, http.client.HTTPException) as error:
             raise ModelUnreachable(f"reading stopped ({error!r})") from error
         self.bytes_read += len(data)
-        seconds = time.perf_counter() - begin
-        if len(data) >= HEAD_BYTES:
-            self.pace.bytes_per_second = len(data) / max(seconds, 1e-6)
+        if response.length and len(data) < length:
+            raise ModelTruncated("the connection ended before the answer did")
+        if response.length:
+            raise ModelUnreachable(f"{self._host} sends more than was asked for")
+        self.pace.transferred(len(data), time.perf_counter() - begin)
         return data
 
     def _read_stream(self, offset: int, length: int) -> bytes:

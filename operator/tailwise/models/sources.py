@@ -27,27 +27,50 @@ class Identity:
         return digits if len(digits) == 64 and set(digits) <= set("0123456789abcdef") else None
 
 
-@dataclass(slots=True)
 class Pace:
-    """What a store has shown so far: least round trip, and bandwidth of the reads long enough to tell.
+    """What a store has shown so far: its least round trip, and the bandwidth of all its answers.
 
-    ``jump_bytes`` is the size of a gap whose reading takes as long as asking anew.
+    One answer tells little (the first may find a cold cache, a short one is over before it is timed), so
+    conclusions grow with the number of answers.
     """
 
-    round_trip_seconds: float
-    bytes_per_second: float
+    # Below this round trip waiting is not felt, and skipped bytes are worth more than the time.
+    SHORT_ROUND_TRIP_SECONDS = 0.010
+    SHORT_JUMP_BYTES = 48 * 1024
+    MOST_JUMP_BYTES = 16 * 2**20
 
-    # Below this round trip waiting is not felt, and a skipped 64 KiB is worth more than the time.
-    SHORT_ROUND_TRIP_SECONDS = 0.005
-    SHORT_JUMP_BYTES = 64 * 1024
+    def __init__(self, round_trip_seconds: float = 1.0, bytes_per_second: float = 12.5e6) -> None:
+        """Begin with an assumption, which the first answers replace."""
+        self.round_trip_seconds = round_trip_seconds
+        self.bytes_per_second = bytes_per_second
+        self._answers = 0
+        # As if that much had been transferred: one short answer among busy neighbours proves little.
+        self._bytes = 128 * 1024
+        self._seconds = self._bytes / bytes_per_second
+
+    def waited(self, seconds: float) -> None:
+        """An answer began that long after it was asked for."""
+        self._answers += 1
+        self.round_trip_seconds = min(self.round_trip_seconds, seconds)
+
+    def transferred(self, count: int, seconds: float) -> None:
+        """An answer's content took that long."""
+        if count >= 16 * 1024:
+            self._bytes += count
+            self._seconds += seconds
+            self.bytes_per_second = self._bytes / max(self._seconds, 1e-6)
 
     @property
     def jump_bytes(self) -> int:
-        """Gaps from this size on are cheaper to jump over than to read through."""
+        """Gaps from this size on are cheaper to jump over than to read through.
+
+        That is what is transferred during a round trip; at most 48 KiB where a round trip is short.
+        """
         gap = self.round_trip_seconds * self.bytes_per_second
         if self.round_trip_seconds < self.SHORT_ROUND_TRIP_SECONDS:
             gap = min(gap, self.SHORT_JUMP_BYTES)
-        return int(min(max(gap, 4 * 1024), 16 * 2**20))
+        most = min(self.MOST_JUMP_BYTES, self.SHORT_JUMP_BYTES * 4 ** min(self._answers, 4))
+        return int(min(max(gap, 4 * 1024), most))
 
 
 class ByteSource(Protocol):

@@ -1,9 +1,10 @@
 """Reads a protobuf message in order, leaving out what is not wanted, without holding or fetching it.
 
 A reader keeps one window of the file. Skipping moves the position; only the next read decides whether the
-gap is jumped over (a new request) or read through, by the pace the source has shown. After a jump a
-little is read, and twice as much each time reading goes on in order: behind a large weight stands
-mostly the next large weight.
+gap is jumped over (a new request) or read through, by the pace the source has shown: a gap costs the time
+to transfer it, a jump a round trip. How much is read in advance follows the same rule. After a jump it is
+little, since behind a large weight mostly stands the next large one; where reading goes on in order it
+grows, up to a few round trips' worth; and a rest that takes less than two of them is read at once.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from tailwise.models.sources import ByteSource
 
 VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
 LEAST_READ_BYTES = 2 * 1024
-MOST_READ_BYTES = 4 * 2**20
+MOST_READ_BYTES = 16 * 2**20
 
 
 class WireReader:
@@ -88,7 +89,7 @@ class WireReader:
             self._window = self._window[self.position - self._start :]
             self._start = self.position
         while self.position + length > self._end():
-            wanted = self.position + length - self._end() + self._ahead
+            wanted = max(self.position + length - self._end() + self._ahead, self._short_rest())
             data = self._source.read(self._end(), wanted)
             if self._source.bytes_read > self._limit_bytes:
                 raise ModelTooLarge(
@@ -96,7 +97,7 @@ class WireReader:
                 )
             if not data:
                 return False
-            self._ahead = min(2 * self._ahead, MOST_READ_BYTES)
+            self._ahead = self._in_order()
             self._append(data)
         return True
 
@@ -111,6 +112,17 @@ class WireReader:
         self._window, self._start = joined[drop:], self._start + drop
 
     def _after_jump(self) -> int:
-        """How much to read behind a jump: a part of what another round trip would cost."""
-        pace = self._source.pace
-        return min(max(pace.jump_bytes // 8, LEAST_READ_BYTES), 64 * 1024)
+        """How much to read in advance behind a jump."""
+        return min(max(self._source.pace.jump_bytes // 32, LEAST_READ_BYTES), 64 * 1024)
+
+    def _in_order(self) -> int:
+        """How much to read in advance when the last read was followed by its neighbour."""
+        jump = self._source.pace.jump_bytes
+        return min(max(2 * self._ahead, jump // 16), 4 * jump, MOST_READ_BYTES)
+
+    def _short_rest(self) -> int:
+        """All that is left, where two round trips would take longer; else nothing."""
+        if self._source.size is None or not self._source.seekable:
+            return 0
+        rest = self._source.size - self._end()
+        return rest if rest <= 2 * self._source.pace.jump_bytes else 0
