@@ -41,6 +41,10 @@ class _Handler(BaseHTTPRequestHandler):
         super().setup()
         self.store.connections += 1
 
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            super().handle()
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the library's own name
         """Say nothing."""
 

@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tailwise.cli.main import main
+from tailwise.models import inspection
 from tailwise.models.addresses import AddressPolicy
 from tailwise.models.errors import (
     DigestMismatch,
@@ -167,8 +168,6 @@ def test_a_child_without_memory_is_an_error_not_a_crash(decoder: Path) -> None:
 
 
 def test_the_child_gets_none_of_the_parents_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tailwise.models import inspection
-
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("HTTPS_PROXY", "http://inside")
     assert not {"AWS_SECRET_ACCESS_KEY", "HTTPS_PROXY"} & set(inspection._environment())
