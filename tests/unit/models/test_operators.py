@@ -56,7 +56,7 @@ def test_a_convolution_is_counted_as_the_runtime_sizes_it(
 ) -> None:
     x = (batch, groups * per_group, *[size] * dims)
     w = (groups * out_per_group, per_group, *[kernel] * dims)
-    attributes = {
+    attributes: dict[str, Any] = {
         "group": groups,
         "strides": [stride] * dims,
         "dilations": [dilation] * dims,
@@ -160,7 +160,7 @@ def test_a_recurrent_layer_counts_each_step_and_direction(op_type: str, gates: i
 
 def test_quantised_operators_count_as_what_they_are_of() -> None:
     byte = np.uint8
-    scalars = {"s": np.float32(1).reshape(()), "z": np.uint8(0).reshape(())}
+    scalars: dict[str, Any] = {"s": np.float32(1).reshape(()), "z": np.uint8(0).reshape(())}
     conv = model(
         [node("QLinearConv", ["x", "s", "z", "w", "s", "z", "s", "z"], ["y"], pads=[1, 1, 1, 1])],
         {"x": (1, 3, 8, 8)},
