@@ -35,6 +35,9 @@ def effective_capacity(
 
 
 def utilisation_with_assumed(utilisation: Floats, assumed_cores: Floats, capacity_cores: Floats) -> Floats:
-    """U_C with the cores that assumed pods will use, as a fraction of the node's cores, at most 1."""
+    """U_C with the cores that assumed pods will use, as a fraction of the node's cores.
+
+    Above 1 it is demand: more is wanted than there is, and the more is wanted the less each gets.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.minimum(utilisation + assumed_cores / capacity_cores, 1.0)
+        return utilisation + assumed_cores / capacity_cores

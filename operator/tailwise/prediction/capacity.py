@@ -44,12 +44,22 @@ def effective_capacity(hardware: NodeHardware, load: NodeLoad) -> EffectiveCapac
     )
 
 
+def busy_threads(capacity_cores: float, utilisation: FloatArray) -> FloatArray:
+    """Threads of others that want to run at once, shape of ``utilisation``.
+
+    A node that is used up has at least one thread that never rests, however small a part of a core the node
+    is: 0.15 core used up is a whole thread to share with. It is faded in above a utilisation of 0.8.
+    """
+    never_rests = np.interp(utilisation, (0.8, 1.0), (0.0, 1.0))
+    return np.maximum(capacity_cores * np.maximum(utilisation, 0.0), never_rests)
+
+
 def pod_share(hardware: NodeHardware, serving: Serving, utilisation: FloatArray) -> Share:
     """The pod's share of a node at each utilisation (fractions of ``capacity_cores``, shape (n,)).
 
-    The shapes of ``rate_cores`` and of each node-level quota are (n,); the pod's own limit is a scalar.
+    Utilisation above 1 is demand: what others would use if the node had it. The shapes of ``rate_cores`` and of each node-level quota are (n,); the pod's own limit is a scalar.
     """
-    others = hardware.capacity_cores * np.clip(utilisation, 0.0, 1.0)
+    others = busy_threads(hardware.capacity_cores, utilisation)
     threads = float(min(serving.threads, hardware.cores))
 
     def fair(cores: float) -> FloatArray:

@@ -35,8 +35,12 @@ BESIDES = 0.03
 TICK_MILLISECONDS = 4.0
 """Clock tick of the usual 250 Hz kernels, at which the kernel notices that a quota is spent."""
 
-UTILISATION_GRID: FloatArray = np.linspace(0.0, 1.0, 21)
-"""Fractions of a node's capacity at which latencies are played; tables are kept at these."""
+UTILISATION_GRID: FloatArray = np.concatenate(
+    [np.linspace(0.0, 1.0, 21), [1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0]]
+)
+"""Fractions of a node's capacity at which latencies are played; tables are kept at these.
+
+Above 1 it is demand: pods that were placed want more than there is, and share it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ class UnknownLoad:
 
 @dataclass(frozen=True, slots=True)
 class PredictionTable:
-    """Milliseconds over ``UTILISATION_GRID``, shape (21,), for one profile, serving and node class."""
+    """Milliseconds over ``UTILISATION_GRID``, its shape, for one profile, serving and node class."""
 
     p50: FloatArray
     p90: FloatArray
@@ -71,13 +71,13 @@ class TableSet:
         """P90 and bound in milliseconds of N nodes: arrays of shape (N,).
 
         ``class_index``: shape (N,), rows of the tables. ``utilisation``: shape (N,), fractions of the node's
-        capacity, clipped to [0, 1]; NaN where unknown.
+        capacity, clipped to the grid's ends; NaN where unknown.
         """
         known = ~np.isnan(utilisation)
         steps = len(UTILISATION_GRID) - 1
-        place = np.clip(np.where(known, utilisation, 0.0), 0.0, 1.0) * steps
-        low = np.minimum(place.astype(np.intp), steps - 1)
-        weight = place - low
+        place = np.clip(np.where(known, utilisation, 0.0), UTILISATION_GRID[0], UTILISATION_GRID[-1])
+        low = np.clip(np.searchsorted(UTILISATION_GRID, place, side="right") - 1, 0, steps - 1)
+        weight = (place - UTILISATION_GRID[low]) / (UTILISATION_GRID[low + 1] - UTILISATION_GRID[low])
         flat = class_index * (steps + 1) + low
 
         def gathered(values: FloatArray, unknown: FloatArray) -> FloatArray:
