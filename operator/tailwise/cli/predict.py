@@ -62,7 +62,10 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         hardware = read_node(arguments.node)
         profile = _profile(arguments)
-    except (UsageError, InspectionError) as error:
+    except InspectionError as error:
+        print(f"tailwise predict: {error.reason}: {error.message}", file=sys.stderr)
+        return 1
+    except UsageError as error:
         print(f"tailwise predict: {error}", file=sys.stderr)
         return 1
     serving = Serving(

@@ -37,6 +37,13 @@ TRANSCENDENTAL = frozenset(
 )  # fmt: skip
 """Element-wise functions that take tens of instructions an element."""
 
+UNFUSED_TERMS = {
+    "Transpose": "transposed_elements",
+    "Resize": "resized_elements",
+    "Upsample": "resized_elements",
+} | dict.fromkeys(TRANSCENDENTAL, "transcendental_elements")
+"""Unfused operators whose cost an element is their own."""
+
 QUANTISED = frozenset(
     {
         "ConvInteger", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulInteger", "QLinearConv",
@@ -119,19 +126,13 @@ def _terms(record: OperatorRecord) -> Iterator[tuple[str, int]]:
 
 def _unfused_term(record: OperatorRecord) -> str:
     """Which elements an operator's output counts among, beside the bytes it moves."""
+    if record.op_type in UNFUSED_TERMS:
+        return UNFUSED_TERMS[record.op_type]
     if record.kind is OperatorKind.POOLING:
         return "pooling_operations"
-    if record.op_type == "Transpose":
-        return "transposed_elements"
-    if record.op_type in {"Resize", "Upsample"}:
-        return "resized_elements"
     if record.kind is OperatorKind.NORMALIZATION and record.op_type != "BatchNormalization":
         return "normalised_elements"
-    if record.op_type in TRANSCENDENTAL:
-        return "transcendental_elements"
-    if record.kind is OperatorKind.DATA_MOVEMENT:
-        return "copied_elements"
-    return "elementwise_elements"
+    return "copied_elements" if record.kind is OperatorKind.DATA_MOVEMENT else "elementwise_elements"
 
 
 def _convolution_term(record: OperatorRecord) -> str:

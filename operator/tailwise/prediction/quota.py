@@ -6,7 +6,7 @@ as fast, and the threads of the runtime's pool spin while they wait, so they bur
 server that is never idle therefore has used ``c`` of CPU time at a wall clock time ``W(c)`` that is known in
 closed form, and a query that takes the CPU time from ``a`` to ``b`` has the latency ``W(b) - W(a)``:
 
-    W(c) = k P + (c - k q) / T,   k = floor(c / q)                                  (one quota)
+    W(c) = k P + (c - k q) / T,   k = ceil(c / q) - 1 periods used up before        (one quota)
 
 Quotas nest (the node's cgroup above the pod's): within one period of the outer, the inner map runs from
 its start, so ``W_outer(c) = k P + W_inner(c - k q)`` as long as the inner leaves time to use up ``q``.
@@ -52,7 +52,8 @@ def _wall(cpu: FloatArray, rate: float | FloatArray, quotas: Sequence[Quota]) ->
         return np.asarray(cpu / rate, dtype=np.float64)
     *inner, outer = quotas
     allowed = np.asarray(outer.quota_milliseconds, dtype=np.float64)
-    periods = np.floor(cpu / allowed)
+    # Work that just uses a quota up ends with it; what comes next, if only a nanosecond, waits.
+    periods = np.maximum(np.ceil(cpu / allowed - 1e-9) - 1, 0.0)
     used_up = _wall(allowed, rate, inner)
     played = periods * outer.period_milliseconds + _wall(cpu - periods * allowed, rate, inner)
     # Where the inner limits never let it use the quota up within a period, the outer one does not bind.
