@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.cluster import binaries, images, lifecycle
+from tests.cluster.real import RealCluster
 from tests.cluster.sizes import Size
 from tests.demo.kubectl import Kubectl
 from tests.demo.target import Scheduling, Target, TargetKind, role
@@ -37,8 +38,12 @@ def choose(kubeconfig: str | None, wanted: str | None) -> TargetKind:
 
 
 def real(report: Callable[[str], None]) -> Target:
-    """The harness's unequal nodes, with both images on every one of them."""
-    cluster = lifecycle.up(Size.REAL, CLUSTER, progress=report)
+    """The harness's unequal nodes, brought up for the demonstration."""
+    return on_real_nodes(lifecycle.up(Size.REAL, CLUSTER, progress=report), report)
+
+
+def on_real_nodes(cluster: RealCluster, report: Callable[[str], None]) -> Target:
+    """A cluster of real nodes that is up, given both images."""
     archives = [
         images.build(ROOT / "operator" / "Dockerfile", OPERATOR_IMAGE, context=ROOT, progress=report),
         images.build(
@@ -61,6 +66,8 @@ def real(report: Callable[[str], None]) -> Target:
         pod_networks=(str(cluster.network.pods),),
         infrastructure=role("infra"),
         clients=role("client"),
+        # Ten pods share one and a half cores: about a seventh of a core each.
+        slo_factor=5,
         serving_nodes={
             node.name: node.shape.labels.get("tailwise.dev/paper-cores", "")
             for node in cluster.nodes

@@ -36,6 +36,7 @@ def adapted(example: Mapping[str, Any], target: Target, model_base_url: str) -> 
     workload = copy.deepcopy(dict(example))
     workload["metadata"]["namespace"] = NAMESPACE
     file_name = workload["spec"]["model"]["url"].rpartition("/")[2]
+    workload["spec"]["slo"]["latencyMilliseconds"] *= target.slo_factor
     workload["spec"]["model"]["url"] = f"{model_base_url}/{file_name}"
     for container in workload["spec"]["template"]["spec"]["containers"]:
         container["image"] = target.serving_image

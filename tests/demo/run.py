@@ -35,8 +35,8 @@ class Run:
     neighbour_node: str | None = None
     model_base_url: str = ""
 
-    def install(self) -> None:
-        """Namespaces, the chart, the store of models, and every node measured."""
+    def install(self, neighbour: bool = True) -> None:
+        """Namespaces, the chart, the store of models, every node measured, and a busy neighbour if wanted."""
         kubectl, target = self.target.kubectl, self.target
         for namespace in (NAMESPACE, SYSTEM_NAMESPACE):
             kubectl.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}])
@@ -49,28 +49,29 @@ class Run:
         wait_for("model store", self._model_store, timeout_seconds=180, report=self.stages.report)
         wait_for("chart", self._chart_is_ready, timeout_seconds=300, report=self.stages.report)
         wait_for("agents", self._nodes_measured, timeout_seconds=300, report=self.stages.report)
-        self._start_neighbour()
+        if neighbour:
+            self._start_neighbour()
 
     def default_scheduler(self) -> list[PodResult]:
         """The examples' pods as Deployments that Tailwise does not see, and what LoadGen measured there."""
-        deployments = [manifests.by_default_scheduler(workload) for workload in self._workloads()]
+        deployments = [manifests.by_default_scheduler(workload) for workload in self.workloads()]
         self.target.kubectl.apply(deployments)
         selector = "tailwise-demo/policy=default"
-        pods = self._ready_pods(selector)
-        latencies = self._measure("default", pods)
+        pods = self.ready_pods(selector)
+        latencies = self.measure("default", pods)
         self.target.kubectl.delete(deployments)
-        self._wait_gone(selector)
+        self.wait_gone(selector)
         return [self._result(pod, latencies, {}) for pod in pods]
 
     def tailwise(self) -> list[PodResult]:
         """The examples applied as a user would; every pod must run on the node that status names."""
-        workloads = self._workloads()
+        workloads = self.workloads()
         with local_operator(self.target, self.stages.report), self._watching():
             self.target.kubectl.apply(workloads)
             selector = "tailwise.dev/workload"
-            pods = self._ready_pods(selector)
-            placements = self._placements(pods)
-        latencies = self._measure("tailwise", pods) if self.target.runs_containers else {}
+            pods = self.ready_pods(selector)
+            placements = self.placements(pods)
+        latencies = self.measure("tailwise", pods) if self.target.runs_containers else {}
         if latencies:
             # Prometheus has the last samples one scrape later, status shows them at the next resync.
             time.sleep(20)
@@ -111,13 +112,14 @@ class Run:
             raise TimeoutError(f"helm upgrade --install tailwise: {done.stderr.strip()}")
         self.stages.report("chart installed")
 
-    def _workloads(self) -> list[dict[str, Any]]:
+    def workloads(self) -> list[dict[str, Any]]:
+        """The examples as this cluster needs them."""
         return [
             manifests.adapted(example, self.target, self.model_base_url) for example in manifests.examples()
         ]
 
     def _model_store(self) -> str | None:
-        pods = self._pods(manifests.MODEL_STORE_SELECTOR)
+        pods = self.pods(manifests.MODEL_STORE_SELECTOR)
         if not pods or not _is_ready(pods[0]):
             return "not ready"
         pod = pods[0]
@@ -158,31 +160,36 @@ class Run:
             return None
         return max(self.target.serving_nodes, key=lambda name: float(self.target.serving_nodes[name] or 0))
 
-    def _ready_pods(self, selector: str) -> list[dict[str, Any]]:
-        expected = sum(workload["spec"]["replicas"] for workload in self._workloads())
+    def ready_pods(self, selector: str) -> list[dict[str, Any]]:
+        """The pods of all examples, once every one of them is ready and no other is there."""
+        expected = sum(workload["spec"]["replicas"] for workload in self.workloads())
 
         def missing() -> str | None:
-            pods = self._pods(selector)
+            pods = self.pods(selector)
             ready = sum(_is_ready(pod) for pod in pods)
             return None if ready == len(pods) == expected else f"{ready} of {expected} pods ready"
 
         wait_for("pods", missing, timeout_seconds=900, report=self.stages.report)
-        return self._pods(selector)
+        return self.pods(selector)
 
-    def _pods(self, selector: str) -> list[dict[str, Any]]:
+    def pods(self, selector: str) -> list[dict[str, Any]]:
+        """Pods that are not ending."""
         pods: list[dict[str, Any]] = self.target.kubectl.get(
             "pods", "--namespace", NAMESPACE, "--selector", selector
         )["items"]
         return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 
-    def _wait_gone(self, selector: str) -> None:
+    def wait_gone(self, selector: str) -> None:
+        """Wait until no pod is left, ending ones included."""
+
         def left() -> str | None:
             pods = self.target.kubectl.get("pods", "--namespace", NAMESPACE, "--selector", selector)["items"]
             return f"{len(pods)} pods are ending" if pods else None
 
-        wait_for("default pods", left, timeout_seconds=180, report=self.stages.report)
+        wait_for("pods", left, timeout_seconds=180, report=self.stages.report)
 
-    def _measure(self, run: str, pods: Sequence[Mapping[str, Any]]) -> Mapping[str, loadgen.Latency]:
+    def measure(self, run: str, pods: Sequence[Mapping[str, Any]]) -> Mapping[str, loadgen.Latency]:
+        """LoadGen at all of them at once; latencies by pod."""
         asked = [
             loadgen.Query(
                 pod=pod["metadata"]["name"],
@@ -194,7 +201,7 @@ class Run:
         ]
         return loadgen.measure(self.target, NAMESPACE, run, asked, self.queries, self.stages.report)
 
-    def _placements(self, pods: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    def placements(self, pods: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
         """Status' placements by pod, once they are complete; a pod elsewhere than status says is an error."""
 
         def read() -> dict[str, Mapping[str, Any]]:
@@ -228,7 +235,7 @@ class Run:
     ) -> PodResult:
         name = pod["metadata"]["name"]
         model = _model_name(pod)
-        workload = next(w for w in self._workloads() if model == _model_name(w["spec"]["template"]))
+        workload = next(w for w in self.workloads() if model == _model_name(w["spec"]["template"]))
         predicted = placements.get(name, {}).get("predictedP90Milliseconds")
         latency = latencies.get(name)
         return PodResult(

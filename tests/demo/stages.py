@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 
+def _to_standard_error(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 @dataclass(slots=True)
 class Stages:
-    """Prints each stage as it begins and ends, and remembers how long it took."""
+    """Tells of each stage as it begins and ends, and remembers how long it took."""
 
+    write: Callable[[str], None] = _to_standard_error
     started: float = field(default_factory=time.monotonic)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -25,9 +30,9 @@ class Stages:
             yield
         finally:
             self.seconds[name] = time.monotonic() - begin
-        self.report(f"    done in {self.seconds[name]:.1f} s")
+        self.report(f"    {name}: done in {self.seconds[name]:.1f} s")
 
     def report(self, line: str) -> None:
         """One line of progress, with the time since the beginning."""
         elapsed = int(time.monotonic() - self.started)
-        print(f"[{elapsed // 60:02d}:{elapsed % 60:02d}] {line}", file=sys.stderr, flush=True)
+        self.write(f"[{elapsed // 60:02d}:{elapsed % 60:02d}] {line}")

@@ -56,6 +56,8 @@ class Target:
     pod_networks: Sequence[str]
     infrastructure: Scheduling = Scheduling()
     clients: Scheduling = Scheduling()
+    # The examples' objectives are for whole cores.
+    slo_factor: int = 1
     serving_nodes: Mapping[str, str] = field(default_factory=dict)
 
     @property
