@@ -98,19 +98,28 @@ def _build(
     archive: Path,
     progress: Progress,
 ) -> None:
-    command = ["build", "--isolation=chroot", "--network=host", "--layers", "--pull=never", "--format=docker"]
+    command = [
+        "build",
+        "--isolation=chroot",
+        "--network=host",
+        "--layers",
+        "--pull=never",
+        "--force-rm",
+        "--format=docker",
+    ]
     with registry_access.volumes(directory()) as volumes:
         words = [
             *_builder(),
             *command,
             *(f"--volume={volume}" for volume in volumes),
             *(f"--build-arg={key}={value}" for key, value in sorted(arguments.items())),
-            f"--cni-config-dir={directory() / 'buildah' / 'cni'}",  # else it makes one below /etc
             f"--tag={tag}",
             f"--file={dockerfile}",
             str(context),
         ]
         run(words, f"image {tag}: building", progress)
+    # A stage that a later one only copies from leaves its working container.
+    subprocess.run([*_builder(), "rm", "--all"], capture_output=True, check=False)
     partial = archive.with_suffix(".new")
     partial.unlink(missing_ok=True)
     run([*_builder(), "push", tag, f"docker-archive:{partial}:{tag}"], f"image {tag}: packing", progress)
@@ -125,7 +134,16 @@ def _builder() -> list[str]:
         ["stat", "--file-system", "--format=%T", str(directory())], capture_output=True, text=True, check=True
     ).stdout.strip()
     driver = "vfs" if kind in {"overlayfs", "UNKNOWN"} else "overlay"
+    settings = storage / "containers.conf"
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    # Without this a directory below /etc is made.
+    settings.write_text(f'[network]\nnetwork_config_dir = "{storage / "cni"}"\n')
     return [
+        "env",
+        f"CONTAINERS_CONF={settings}",
+        # In a mount namespace of its own: the builder's mounts end with it, whatever it leaves.
+        "unshare",
+        "--mount",
         "buildah",
         f"--root={storage / 'root'}",
         f"--runroot={storage / 'run'}",
@@ -167,20 +185,21 @@ def _copied_files(dockerfile: Path, context: Path) -> tuple[Path, ...]:
             for path in context.glob(source.strip("/")) if source not in {".", "./", "/"} else [context]:
                 files.update(path.rglob("*") if path.is_dir() else [path])
     ignored = ("__pycache__", ".git", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache")
-    return tuple(
-        sorted(file for file in files if file.is_file() and not any(part in ignored for part in file.parts))
-    )
+    kept = (file for file in files if not any(part in ignored for part in file.relative_to(context).parts))
+    return tuple(sorted(file for file in kept if file.is_file()))
 
 
 # ---- import
 
 
 def _loaded_mark(archive: Path, node: RealNode) -> Path:
-    return node.files / "images" / archive.stem
+    """File with the name of the last archive imported under this tag; each import moves the tag."""
+    return node.files / "images" / archive.stem.rpartition("-")[0]
 
 
 def _loaded(archive: Path, node: RealNode) -> bool:
-    return _loaded_mark(archive, node).exists()
+    mark = _loaded_mark(archive, node)
+    return mark.exists() and mark.read_text() == archive.stem
 
 
 def _import(archive: Path, node: RealNode) -> str | None:
@@ -190,5 +209,5 @@ def _import(archive: Path, node: RealNode) -> str | None:
         return f"{node.name}: {finished.stderr.strip()[-400:]}"
     mark = _loaded_mark(archive, node)
     mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.touch()
+    mark.write_text(archive.stem)
     return None
