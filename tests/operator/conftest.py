@@ -59,7 +59,9 @@ async def operator(
     """One operator for all tests that do not end it."""
     _ = stage_nodes
     log: Path = tmp_path_factory.mktemp("operator") / "operator.log"
-    running = Operator(control_plane.kubeconfig, OPERATOR_NAMESPACE, log)
+    # A Prometheus that is away: what is not known of the nodes' load is no reason not to place.
+    away = ("--prometheus-url", "http://127.0.0.1:9", "--observe-seconds", "2")
+    running = Operator(control_plane.kubeconfig, OPERATOR_NAMESPACE, log, *away)
     await running.start()
     try:
         yield running

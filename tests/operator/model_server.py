@@ -12,8 +12,8 @@ PATHS = ("good", "dynamic", "partial", "truncated", "words", "missing", "redirec
 _LINK_LOCAL = "http://169.254.169.254/latest/meta-data/model.onnx"
 
 
-def convolutions(channels: int = 32, layers: int = 8, size: int = 56, *, batch: int | str = 1) -> bytes:
-    """A chain of 3 x 3 convolutions; ``batch`` as a word makes the axis dynamic."""
+def convolutions(channels: int = 32, layers: int = 8, size: int = 56, *, width: int | str = 56) -> bytes:
+    """A chain of 3 x 3 convolutions; ``width`` as a word makes the axis dynamic."""
     rng = np.random.default_rng(0)
     nodes, weights = [], []
     for layer in range(layers):
@@ -22,7 +22,7 @@ def convolutions(channels: int = 32, layers: int = 8, size: int = 56, *, batch: 
         nodes.append(
             helper.make_node("Conv", [f"x{layer}", f"w{layer}"], [f"x{layer + 1}"], pads=[1, 1, 1, 1])
         )
-    shape = [batch, channels, size, size]
+    shape: list[int | str] = [1, channels, size, width]
     return _model(nodes, weights, "x0", f"x{layers}", shape)
 
 
@@ -59,7 +59,7 @@ def _application() -> web.Application:
     good = convolutions()
     files = {
         "good": good,
-        "dynamic": convolutions(batch="N"),
+        "dynamic": convolutions(width="W"),
         "partial": with_a_foreign_operator(),
         # The first half of a file whose weights come first holds no whole graph.
         "truncated": good[: len(good) // 2],

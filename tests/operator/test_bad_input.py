@@ -286,3 +286,25 @@ async def test_fields_without_behaviour_are_named(look: Look, operator: Operator
     condition = await until(told, "NotImplemented")
     assert "spec.placement.policy" in condition["message"]
     assert operator.running
+
+
+async def test_a_prometheus_that_is_away_is_told_and_pods_are_placed_all_the_same(
+    look: Look, operator: Operator, models: str
+) -> None:
+    made = workload(look.namespace, "w", f"{models}/good.onnx", replicas=1)
+    made["spec"]["metrics"] = {"preset": "KServe"}
+    await look.create(INFERENCE_WORKLOADS, made)
+    await until(lambda: look.bound_pods(1), "a bound pod", 120)
+
+    async def told() -> dict[str, Any]:
+        condition = await look.condition("w", "Observed")
+        return condition if condition.get("reason") == "PrometheusUnavailable" else {}
+
+    condition = await until(told, "PrometheusUnavailable")
+    assert condition["status"] == "False"
+    assert "Prometheus" in condition["message"]
+    assert len(await look.told_of("PrometheusUnavailable", "w")) == 1
+    (placement,) = (await look.workload("w"))["status"]["placements"]
+    assert placement["source"] == "Stale"
+    assert "dataAgeSeconds" not in placement
+    assert operator.running

@@ -92,6 +92,7 @@ class Reflector(Generic[T]):
 
     ``transform`` turns an object's JSON into what is kept, or None for an object that does not count. An
     exception in it, or in the listener, is logged with the object's name and costs that change only.
+    ``restarted`` is told resource and reason (expired, error, closed) whenever a watch ended.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Reflector(Generic[T]):
         inactivity_seconds: float = _INACTIVITY_SECONDS,
         watch_seconds: int = _WATCH_SECONDS,
         page_size: int = _PAGE_SIZE,
+        restarted: Callable[[str, str], None] = _ignore,
     ) -> None:
         self._client = client
         self.selection = selection
@@ -112,6 +114,7 @@ class Reflector(Generic[T]):
         self._inactivity_seconds = inactivity_seconds
         self._watch_seconds = watch_seconds
         self._page_size = page_size
+        self._restarted = restarted
         self._entries: dict[Key, _Entry[T]] = {}
         self._resource_version = ""
         self._last_contact = time.monotonic()
@@ -151,12 +154,15 @@ class Reflector(Generic[T]):
                     await self._list()
                     failures = 0
                 await self._watch()
+                self._restarted(self.selection.resource.plural, "closed")
                 failures = 0
             except _GoneError:
+                self._restarted(self.selection.resource.plural, "expired")
                 _LOGGER.info("%s: watch too old, listing again", self.selection.resource.plural)
                 self._resource_version = ""
             except (ApiError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 failures += 1
+                self._restarted(self.selection.resource.plural, "error")
                 delay = min(0.2 * 2**failures, _LONGEST_BACKOFF_SECONDS) * random.uniform(0.5, 1.0)  # noqa: S311
                 level = logging.INFO if failures == 1 else logging.WARNING
                 _LOGGER.log(

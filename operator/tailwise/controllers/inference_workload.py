@@ -205,6 +205,8 @@ class InferenceWorkloadController:
             return made(DeploymentOutcome.APPLIED, int(written.object["metadata"].get("generation") or 0))
         if written.outcome is Outcome.REFUSED:
             return made(DeploymentOutcome.REFUSED, 0, f"spec.template is refused: {written.message}")
+        if written.outcome is Outcome.NOT_FOUND:  # the namespace is going, and the workload with it
+            return _NOT_ASKED
         raise RuntimeError(f"Deployment {known.key} changed meanwhile: {written.message}")
 
     async def _read_deployment(self, key: Key) -> dict[str, Any] | None:

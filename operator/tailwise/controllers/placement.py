@@ -64,7 +64,7 @@ _WAYS_OUT = {
 
 @dataclass(frozen=True, slots=True)
 class _Undecided:
-    """Why a pod could not be placed now. ``refused`` events tell of nodes, others do not."""
+    """Why a pod could not be placed now. ``no_node``: nodes were looked at, which the pod's event tells."""
 
     reason: Reason
     message: str
@@ -94,7 +94,7 @@ class PlacementController:
         gone = old is not None and new is None
         if old is not None and (gone or (new is not None and not new.gated)):
             self._opened.discard(old.uid)
-            self.waiting.discard(Key(old.namespace, old.name))
+            self._waits(Key(old.namespace, old.name), False)
 
     def recover(self) -> None:
         """Count pods that an earlier process placed and that utilisation may not show yet."""
@@ -114,7 +114,7 @@ class PlacementController:
         """Place a pod, or say why not; returns when to try again."""
         pod = self.view.pods.get(key.namespace, key.name)
         if pod is None or not pod.gated or pod.deleted_at is not None or pod.uid in self._opened:
-            self.waiting.discard(key)
+            self._waits(key, False)
             return None
         workload = Key(pod.namespace, pod.workload or "")
         known = self.view.registry.workloads.get(workload)
@@ -178,7 +178,7 @@ class PlacementController:
             return written
         self.metrics.placed("Placed", (now - pod.created_at).total_seconds())
         self.metrics.predicted(best.source.value)
-        self.waiting.discard(Key(pod.namespace, pod.name))
+        self._waits(Key(pod.namespace, pod.name), False)
         self.record(events.placed(_regarding(pod), best.node, decision.message()))
         note = PlacementNote(Reason.ALL_PODS_PLACED, "", candidate_summary(decision.verdicts))
         self.workloads.note(known.key, note)
@@ -210,8 +210,7 @@ class PlacementController:
             self.record(events.no_feasible_node(_regarding(pod), why.message))
         if isinstance(step, Release):
             return await self._release(pod, known.key, why)
-        key = Key(pod.namespace, pod.name)
-        self.waiting.add(key)
+        self._waits(Key(pod.namespace, pod.name), True)
         self._note(known.key, PlacementNote(why.reason, why.message, why.candidates))
         if isinstance(step, Hold):
             self.record(events.held(_regarding(pod), why.message))
@@ -228,7 +227,7 @@ class PlacementController:
             self.metrics.placed("Failed")
             return _SHORTEST_RETRY_SECONDS
         self.metrics.placed("Fallback", (now - pod.created_at).total_seconds())
-        self.waiting.discard(Key(pod.namespace, pod.name))
+        self._waits(Key(pod.namespace, pod.name), False)
         self.record(events.fell_back(_regarding(pod), why.message))
         if workload is not None:
             self._note(workload, PlacementNote(why.reason, why.message, why.candidates))
@@ -259,6 +258,13 @@ class PlacementController:
         )
         why = _Undecided(Reason.PODS_CLAIMED_TWICE, message)
         return await self._undecided(pod, known, why)
+
+    def _waits(self, key: Key, waits: bool) -> None:
+        if waits:
+            self.waiting.add(key)
+        else:
+            self.waiting.discard(key)
+        self.metrics.gated(len(self.waiting))
 
     def _note(self, workload: Key, note: PlacementNote) -> None:
         if self.workloads.note(workload, note):

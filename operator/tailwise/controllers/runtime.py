@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -46,6 +46,14 @@ _RESYNC_SECONDS = 300.0
 _CRD_RETRY_SECONDS = 2.0
 # A node that frees a core frees it for many waiting pods: they are tried again together.
 _CAPACITY_DELAY_SECONDS = 0.5
+_DRAIN_SECONDS = 2.0
+
+
+async def _cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    tasks = tuple(tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Runtime:
@@ -63,6 +71,8 @@ class Runtime:
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._closing: list[Callable[[], None]] = []
         self._capacity_timer: asyncio.TimerHandle | None = None
+        self._lease: Lease | None = None
+        self._started = False
 
     # ---- start and stop
 
@@ -73,7 +83,9 @@ class Runtime:
         if options.metrics_port:
             self._closing.append(serve(self.metrics, options.metrics_port))
         self._recorder = Recorder(self._client, options.identity)
-        self._view = cluster_view(self._client, options.namespace, self.registry)
+        self._view = cluster_view(
+            self._client, options.namespace, self.registry, self.metrics.watch_restarted
+        )
         self._assessor = Assessor(self._view, PriorPredictor())
         self._profiles = ProfileStore(self._inspect, self._profile_answered, self.metrics)
         self._workload = InferenceWorkloadController(
@@ -96,18 +108,20 @@ class Runtime:
         self._run("events", self._recorder.run())
         self._start_polling()
         self._run("leader", self._lead())
+        self._started = True
 
     async def stop(self) -> None:
         """End the work, then the Lease, then the connections."""
-        lease = getattr(self, "_lease", None)
-        for task in self._tasks.values():
-            task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-        if not hasattr(self, "_client"):
+        self.ended.set()
+        if not self._started:
             return
+        recorder = self._tasks.pop("events")
+        await _cancelled(self._tasks.values())
+        await self._recorder.drain(_DRAIN_SECONDS)
+        await _cancelled([recorder])
         await self._profiles.close()
-        if lease is not None:
-            await lease.release()
+        if self._lease is not None:
+            await self._lease.release()
         for close in self._closing:
             close()
         await self._client.close()
@@ -140,9 +154,10 @@ class Runtime:
         if self._poller is not None:
             self._assessor.sampled(await self._poller.first_poll())
         if self.options.leader_elect:
-            self._lease = Lease(self._client, self.options.namespace, LEASE_NAME, self.options.identity)
-            await self._lease.acquire()
-            self._run("lease", self._lease.keep())
+            lease = Lease(self._client, self.options.namespace, LEASE_NAME, self.options.identity)
+            self._lease = lease
+            await lease.acquire()
+            self._run("lease", lease.keep())
         self.metrics.leading(True)
         _LOGGER.info(
             "leading: %d nodes, %d pods, %d workloads, hardware of %d nodes",
@@ -243,7 +258,6 @@ class Runtime:
 
     def _add_waiting(self) -> None:
         self._capacity_timer = None
-        self.metrics.gated(len(self._placement.waiting))
         for key in tuple(self._placement.waiting):
             self._pods.add(key)
 

@@ -90,8 +90,16 @@ def workloads_of(pod: Pod) -> frozenset[Key]:
     return frozenset(Key(pod.namespace, name) for name in (pod.workload, made_by(pod)) if name)
 
 
-def cluster_view(client: Client, namespace: str, registry: Registry) -> ClusterView:
-    """A view over the whole cluster; ``namespace`` is where agents write hardware."""
+def cluster_view(
+    client: Client,
+    namespace: str,
+    registry: Registry,
+    restarted: Callable[[str, str], None] = lambda _resource, _reason: None,
+) -> ClusterView:
+    """A view over the whole cluster; ``namespace`` is where agents write hardware.
+
+    ``restarted`` is told resource and reason whenever a watch ended.
+    """
     interests = Interests()
 
     def hardware(obj: Raw) -> NodeHardware | None:
@@ -123,6 +131,7 @@ def cluster_view(client: Client, namespace: str, registry: Registry) -> ClusterV
             Selection(NODES),
             node_from_object,
             Listener(node_put, node_put, node_removed),
+            restarted=restarted,
         ),
         pods=Reflector(
             client,
@@ -133,18 +142,21 @@ def cluster_view(client: Client, namespace: str, registry: Registry) -> ClusterV
                 lambda key, old, new: _pod_changed(view, key, old, new),
                 lambda key, pod: _pod_changed(view, key, pod, None),
             ),
+            restarted=restarted,
         ),
         hardware=Reflector(
             client,
             Selection(CONFIG_MAPS, namespace, label_selector=f"{HARDWARE_LABEL}=true"),
             hardware,
             Listener(hardware_changed, hardware_changed, hardware_changed),
+            restarted=restarted,
         ),
         deployments=Reflector(
             client,
             Selection(DEPLOYMENTS, label_selector=f"{MANAGED_BY_LABEL}={MANAGED_BY}"),
             _deployment,
             Listener(deployment_changed, deployment_changed, deployment_changed),
+            restarted=restarted,
         ),
         registry=registry,
         interests=interests,
