@@ -73,9 +73,14 @@ def _axes(value: onnx.ValueInfoProto) -> list[int | str] | None:
     if not tensor.HasField("shape"):
         return None
     return [
-        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else dim.dim_param
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else _axis_name(dim.dim_param)
         for dim in tensor.shape.dim
     ]
+
+
+def _axis_name(name: str) -> str:
+    """An axis' name; some exporters write a question mark or -1 for every axis without one."""
+    return name if any(character.isalpha() for character in name) and name != "None" else ""
 
 
 def _symbols(axes: Mapping[str, list[int | str] | None], shapes: InputShapes) -> dict[str, int]:

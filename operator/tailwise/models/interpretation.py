@@ -51,6 +51,7 @@ class Tally:
         for record in other.records:
             self.records.append(replace(record, count=record.count * times) if times != 1 else record)
         self.unresolved.extend(other.unresolved)
+        self.depth = max(self.depth, other.depth)
 
 
 class Scope:
@@ -137,8 +138,10 @@ class Interpreter:
             scope=scope.label,
         )
         if domain == "" and node.op_type in control_flow.OPERATORS:
-            call = replace(call, outputs=control_flow.run(self, scope, call, tally))
-            self._leave(scope, call, tally, fused=False)
+            inner = Tally()
+            call = replace(call, outputs=control_flow.run(self, scope, call, inner))
+            tally.add(inner)
+            self._leave(scope, call, tally, fused=False, least_depth=inner.depth)
             return
         call = self._with_outputs(scope, call)
         fused = self._fused(scope, call)
@@ -190,12 +193,13 @@ class Interpreter:
             scope.leads[call.node.output[0]] = lead
         return fused
 
-    def _leave(self, scope: Scope, call: Call, tally: Tally, *, fused: bool) -> None:
+    def _leave(self, scope: Scope, call: Call, tally: Tally, *, fused: bool, least_depth: int = 0) -> None:
         """Put the outputs into the scope, with their depth in the graph."""
         inputs = [name for name in call.node.input if name]
         constant = all(isinstance(value, Tensor) and value.constant for value in call.outputs)
         moves = constant or fused or call.op_type == "Identity"
         depth = max((scope.depth(name) for name in inputs), default=0) + (not moves)
+        depth = max(depth, least_depth)
         tally.depth = max(tally.depth, depth)
         for name, value in zip(call.node.output, call.outputs, strict=True):
             if name:

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from tailwise.api.profile import Completeness
+from tailwise.models.graph import Skeleton
+from tailwise.models.profile import build_profile
 from tailwise.models.records import OperatorKind
 from tests.unit.models.graphs import model, profile, records, zeros
 
@@ -413,3 +415,22 @@ def test_an_unknown_operator_is_named_and_what_follows_it_too() -> None:
 def test_a_convolution_on_too_small_an_input_is_not_a_silent_zero() -> None:
     found = profile(model([node("Conv", ["x", "w"], ["y"])], {"x": (1, 1, 2, 2)}, {"w": zeros(1, 1, 3, 3)}))
     assert found.completeness is Completeness.PARTIAL
+
+
+def test_axes_that_are_all_called_by_a_question_mark_are_not_one() -> None:
+    made = model([node("Relu", ["x"], ["y"])], {"x": ("?", 3, "?", "?")})
+    found = build_profile(Skeleton(made, ""), {"x": (1, 3, 48, 192)})
+    assert found.flops == 3 * 48 * 192
+
+
+def test_depth_goes_through_the_bodies_of_control_flow() -> None:
+    inner = [node("Relu", ["x"], ["a"]), node("Abs", ["a"], ["b"]), node("Neg", ["b"], ["t"])]
+    choice = node(
+        "If",
+        ["c"],
+        ["o"],
+        then_branch=branch("t", inner, "t"),
+        else_branch=branch("e", [node("Relu", ["x"], ["e"])], "e"),
+    )
+    made = model([choice, node("Relu", ["o"], ["y"])], {"x": (2, 8), "c": ()}, types={"c": TensorProto.BOOL})
+    assert profile(made).depth == 4
