@@ -25,7 +25,7 @@ from tailwise.domain import assumption
 from tailwise.domain.capacity import Floats, utilisation_with_assumed
 from tailwise.domain.filtering import filter_nodes
 from tailwise.domain.objects import Pod, serving_cpu_limit_millicores, serving_cpu_request_millicores
-from tailwise.domain.scoring import SOURCES, Decision, PredictedLatencies, Preferences, decide
+from tailwise.domain.scoring import SOURCES, Decision, PredictedLatencies, Preferences, SourceCodes, decide
 from tailwise.domain.snapshot import ClusterSnapshot, NodeTable
 from tailwise.prediction.prediction import NodeLoad, Question, Serving
 from tailwise.prediction.predictor import Predictor
@@ -38,6 +38,7 @@ _SPEED_STEP = math.log(1.02)
 _LONGEST_WAIT = timedelta(minutes=10)
 _NO_CLASS = -1
 _TABLES_KEPT = 20_000  # of about 600 bytes each
+_STACKS_KEPT = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,26 @@ class _Made:
     table: NodeTable
     utilisation: Utilisation | None
     facts: NodeFacts
+    stale: bool = False
+
+    def fits(self, table: NodeTable, utilisation: Utilisation | None) -> bool:
+        """Whether nothing that the facts were made from has changed."""
+        return not self.stale and self.table is table and self.utilisation is utilisation
+
+
+@dataclass(frozen=True, slots=True)
+class _Stacked:
+    """The tables of one way of serving for all classes, in the order of ``classes``."""
+
+    classes: tuple[NodeHardware, ...]
+    tables: tuple[PredictionTable, ...]
+    stack: TableSet | None
+
+    @property
+    def source_codes(self) -> SourceCodes:
+        """Source of each table, shape (classes,), as an index into SOURCES."""
+        codes = [SOURCES.index(PredictionSource(table.source.value)) for table in self.tables]
+        return np.array(codes, dtype=np.int8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +120,15 @@ class Assessor:
     utilisation: Utilisation | None = None
     ledger: assumption.AssumedLoad = field(default_factory=assumption.AssumedLoad)
     _tables: dict[Hashable, PredictionTable] = field(default_factory=dict)
+    _stacks: dict[Hashable, _Stacked] = field(default_factory=dict)
     _facts: _Made | None = None
 
     # ---- what changes
 
     def hardware_changed(self) -> None:
         """Have the arrays made anew before the next decision."""
-        self._facts = None
+        if self._facts is not None:
+            self._facts = replace(self._facts, stale=True)
 
     def sampled(self, utilisation: Utilisation) -> None:
         """Take newer samples; load that they show is no longer assumed."""
@@ -144,17 +167,23 @@ class Assessor:
     async def prepare(self, profile: ModelProfile, serving: Serving) -> None:
         """Work out the tables that are missing for this way of serving, off the event loop."""
         facts = self._node_facts(self.view.state.snapshot())
-        missing = [
-            hardware for hardware in facts.classes if _key(profile, serving, hardware) not in self._tables
-        ]
+        asked = _asked(profile, serving)
+        stacked = self._stacks.get(asked)
+        if stacked is not None and stacked.classes is facts.classes:
+            return
+        missing = [each for each in facts.classes if (asked, hardware_class(each)) not in self._tables]
         if missing:
             made = await asyncio.to_thread(
                 lambda: [self.predictor.table(profile, serving, hardware) for hardware in missing]
             )
             for hardware, table in zip(missing, made, strict=True):
-                self._tables[_key(profile, serving, hardware)] = table
-            while len(self._tables) > max(_TABLES_KEPT, 2 * len(facts.classes)):
-                del self._tables[next(iter(self._tables))]
+                self._tables[asked, hardware_class(hardware)] = table
+        tables = tuple(self._tables[asked, hardware_class(each)] for each in facts.classes)
+        self._stacks[asked] = _Stacked(facts.classes, tables, TableSet.stack(tables) if tables else None)
+        while len(self._tables) > max(_TABLES_KEPT, 2 * len(facts.classes)):
+            del self._tables[next(iter(self._tables))]
+        while len(self._stacks) > _STACKS_KEPT:
+            del self._stacks[next(iter(self._stacks))]
 
     def assess(
         self,
@@ -186,14 +215,14 @@ class Assessor:
         best = decision.best
         if best is None:
             return Assessment(decision, predicted, utilisation, 0)
-        hardware = facts.classes[facts.class_index[best.position]]
-        table = self._tables[_key(profile, serving, hardware)]
+        place = int(facts.class_index[best.position])
+        table = self._stacks[_asked(profile, serving)].tables[place]
         p50 = table.at(float(utilisation[best.position]))[0]
         return Assessment(
             replace(decision, best=replace(best, p50_milliseconds=p50)),
             predicted,
             utilisation,
-            self._expected_millicores(profile, serving, hardware),
+            self._expected_millicores(profile, serving, facts.classes[place]),
         )
 
     def expected_millicores(self, pod: Pod, spec: InferenceWorkloadSpec, profile: ModelProfile) -> int:
@@ -206,29 +235,18 @@ class Assessor:
     # ---- its parts
 
     def _predict(
-        self,
-        facts: NodeFacts,
-        profile: ModelProfile,
-        serving: Serving,
-        utilisation: Floats,
-        ages: Floats,
+        self, facts: NodeFacts, profile: ModelProfile, serving: Serving, utilisation: Floats, ages: Floats
     ) -> PredictedLatencies:
         count = len(facts.class_index)
         p90, bound = np.full(count, np.nan), np.full(count, np.nan)
         sources = np.zeros(count, dtype=np.int8)
-        tables = [self._tables.get(_key(profile, serving, each)) for each in facts.classes]
-        present = [(place, table) for place, table in enumerate(tables) if table is not None]
-        if present:
-            row = np.full(len(tables) + 1, _NO_CLASS, dtype=np.intp)  # the last answers for -1
-            row[[place for place, _ in present]] = np.arange(len(present))
-            rows = row[facts.class_index]
-            known = rows != _NO_CLASS
-            stack = TableSet.stack([table for _, table in present])
-            p90[known], bound[known] = stack.lookup(rows[known], utilisation[known])
-            by_row = np.array(
-                [SOURCES.index(PredictionSource(table.source.value)) for _, table in present], dtype=np.int8
-            )
-            sources[known] = by_row[rows[known]]
+        known = facts.class_index != _NO_CLASS
+        stacked = self._stacks.get(_asked(profile, serving))
+        # Hardware that came since prepare() has no table: no prediction this time, and the next asks anew.
+        if stacked is not None and stacked.classes is facts.classes and stacked.stack is not None:
+            rows = facts.class_index[known]
+            p90[known], bound[known] = stacked.stack.lookup(rows, utilisation[known])
+            sources[known] = stacked.source_codes[rows]
             sources[known & np.isnan(utilisation)] = SOURCES.index(PredictionSource.STALE)
         return PredictedLatencies(
             # The median of the winner alone is of use: it is looked up then.
@@ -237,7 +255,7 @@ class Assessor:
             bound_milliseconds=bound,
             age_seconds=ages,
             source_codes=sources,
-            has_hardware=facts.class_index != _NO_CLASS,
+            has_hardware=known,
         )
 
     def _expected_millicores(self, profile: ModelProfile, serving: Serving, hardware: NodeHardware) -> int:
@@ -256,10 +274,13 @@ class Assessor:
 
     def _node_facts(self, snapshot: ClusterSnapshot) -> NodeFacts:
         made = self._facts
-        if made is not None and made.table is snapshot.table and made.utilisation is self.utilisation:
+        if made is not None and made.fits(snapshot.table, self.utilisation):
             return made.facts
         hardware = {each.node: each for each in self.view.hardware.values()}
         facts = node_facts(snapshot.names, hardware, self.utilisation)
+        if made is not None and made.facts.classes == facts.classes:
+            # The same tuple, by which stacks of tables know that they still fit.
+            facts = replace(facts, classes=made.facts.classes)
         self._facts = _Made(snapshot.table, self.utilisation, facts)
         return facts
 
@@ -306,9 +327,10 @@ def hardware_class(hardware: NodeHardware) -> Hashable:
     return (hardware.node_class, steps)
 
 
-def _key(profile: ModelProfile, serving: Serving, hardware: NodeHardware) -> Hashable:
-    figures = (profile.work, profile.flops, profile.parameter_bytes, profile.activation_bytes)
-    return (figures, profile.batch_size, serving, hardware_class(hardware))
+def _asked(profile: ModelProfile, serving: Serving) -> Hashable:
+    """What tables depend on beside the node: the figures of the model, and how it is served."""
+    figures = (profile.flops, profile.parameter_bytes, profile.activation_bytes, profile.batch_size)
+    return (profile.work, figures, serving)
 
 
 def _utilisation(
