@@ -19,7 +19,7 @@ def main() -> int:
     _limit(resource.RLIMIT_NOFILE, files)
     _limit(resource.RLIMIT_CORE, 0)
 
-    from tailwise.models.errors import InspectionError  # noqa: PLC0415 -- limits come first
+    from tailwise.models.errors import InspectionCrashed, InspectionError  # noqa: PLC0415 -- limits come first
     from tailwise.models.inspection import ChildAnswer, ChildRequest  # noqa: PLC0415
     from tailwise.models.reading import profile_of  # noqa: PLC0415
 
@@ -28,6 +28,14 @@ def main() -> int:
         answer = ChildAnswer(profile=profile_of(request))
     except InspectionError as error:
         answer = ChildAnswer(reason=error.reason, field=error.field, message=error.message)
+    except MemoryError:
+        raise  # The parent knows the limit and says so.
+    except Exception as error:  # Whatever an untrusted file provokes is an answer too.
+        answer = ChildAnswer(
+            reason=InspectionCrashed.reason,
+            field="spec.model.url",
+            message=f"its graph cannot be followed ({error!r})"[:500],
+        )
     sys.stdout.buffer.write(answer.model_dump_json().encode())
     sys.stdout.buffer.flush()
     return 0

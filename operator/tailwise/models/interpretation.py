@@ -122,6 +122,9 @@ class Interpreter:
 
     def _step(self, scope: Scope, node: onnx.NodeProto, tally: Tally) -> None:
         """Infer and count one node."""
+        words = (node.op_type, node.domain, node.name, *node.input, *node.output)
+        if not all(isinstance(word, str) for word in words):
+            raise NotAModel("the file is not an ONNX model (names in it are not text)")
         missing = next((name for name in node.input if name and name not in scope), None)
         if missing is not None:
             raise NotAModel(
@@ -217,8 +220,10 @@ def _aliased(call: Call) -> Call:
 
 def _constant(call: Call) -> Tensor:
     """What a Constant node holds."""
-    content = folding.constant_content(call)
     held = call.attributes.get("value")
+    if held is not None and not isinstance(held, onnx.TensorProto):
+        raise NotAModel(f"the constant {call.name!r} holds no tensor")
+    content = folding.constant_content(call)
     if held is not None:
         shape = tuple(held.dims)
         keep = elements(held) <= folding.MOST_ELEMENTS

@@ -78,10 +78,12 @@ def _inferred(call: Call) -> Sequence[Value | None]:
     if schema is None:
         return []
     types = {}
-    data = {}
+    data: dict[str, onnx.TensorProto] = {}
     for name, value in zip(call.node.input, call.inputs, strict=False):
-        if not name or value is None or (isinstance(value, Tensor) and value.element_type == 0):
+        if not name:
             continue
+        if value is None or (isinstance(value, Tensor) and value.element_type == 0):
+            return []  # An input of which not even the type is known: nothing follows from it.
         types[name] = described(value)
         if isinstance(value, Tensor) and value.array is not None and value.array.size <= MOST_CONTENT:
             data[name] = onnx.numpy_helper.from_array(np.ascontiguousarray(value.array), name)
