@@ -57,7 +57,8 @@ def busy_threads(capacity_cores: float, utilisation: FloatArray) -> FloatArray:
 def pod_share(hardware: NodeHardware, serving: Serving, utilisation: FloatArray) -> Share:
     """The pod's share of a node at each utilisation (fractions of ``capacity_cores``, shape (n,)).
 
-    Utilisation above 1 is demand: what others would use if the node had it. The shapes of ``rate_cores`` and of each node-level quota are (n,); the pod's own limit is a scalar.
+    Utilisation above 1 is demand: what others would use if the node had it. The shapes of ``rate_cores`` and
+    of each node-level quota are (n,); the pod's own limit is a scalar.
     """
     others = busy_threads(hardware.capacity_cores, utilisation)
     threads = float(min(serving.threads, hardware.cores))

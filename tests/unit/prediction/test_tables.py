@@ -37,7 +37,7 @@ def test_a_table_says_what_asking_directly_says(serving: Serving, hardware: obje
 def test_a_lookup_interpolates_and_keeps_unknown_load_apart() -> None:
     tables = [PRIOR.table(profile_of(cpu), Serving(None), node(1)) for cpu in (5.0, 50.0)]
     stacked = TableSet.stack(tables)
-    p90, bound = stacked.lookup(np.array([0, 1, 1, 0]), np.array([0.0, 0.525, np.nan, 1.5]))
+    p90, bound = stacked.lookup(np.array([0, 1, 1, 0]), np.array([0.0, 0.525, np.nan, 1000.0]))
     assert p90[0] == tables[0].p90[0]
     assert p90[1] == pytest.approx((tables[1].p90[10] + tables[1].p90[11]) / 2)
     assert p90[2] == tables[1].unknown.p90
