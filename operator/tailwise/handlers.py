@@ -32,9 +32,9 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.process.ultimate_exiting_timeout = _EXIT_SECONDS
 
 
-@kopf.on.startup()
+@kopf.on.startup(errors=kopf.ErrorsMode.PERMANENT)
 async def startup(memo: Any, settings: kopf.OperatorSettings, **_: Any) -> None:
-    """Connect, begin to watch, and stand for leader."""
+    """Connect, begin to watch, and stand for leader; a failure ends the process, which is then started anew."""
     configure(settings)
     await memo.runtime.start()
 

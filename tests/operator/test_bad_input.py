@@ -23,6 +23,8 @@ from tests.operator.stage import (
     workload,
 )
 
+# Figures by hand: nothing is read, so that a pod's time is not up before there is a profile.
+GIVEN = {"flops": 500_000_000, "parameterBytes": 300_000}
 CLOSED_PORT = "http://127.0.0.1:9/model.onnx"
 
 
@@ -178,7 +180,14 @@ async def test_a_pod_that_fits_no_node_is_held_or_let_go_as_its_workload_says(
     huge = pod_spec(cpu="500")
     for name, fallback in (("released", "DefaultScheduler"), ("held", "Hold")):
         made = workload(
-            look.namespace, name, url, replicas=1, spec=huge, timeout_seconds=1, fallback=fallback
+            look.namespace,
+            name,
+            url,
+            replicas=1,
+            spec=huge,
+            timeout_seconds=3,
+            fallback=fallback,
+            profile=GIVEN,
         )
         await look.create(INFERENCE_WORKLOADS, made)
 
@@ -217,7 +226,8 @@ async def test_an_slo_that_no_node_meets_is_told_with_what_the_best_one_lacks(
         slo_milliseconds=1,
         replicas=1,
         spec=throttled,
-        timeout_seconds=1,
+        timeout_seconds=3,
+        profile=GIVEN,
     )
     await look.create(INFERENCE_WORKLOADS, made)
 
