@@ -101,6 +101,6 @@ def resolve(host: str, port: int, policy: AddressPolicy) -> tuple[Address, ...]:
         refused = addresses[0]
         raise AddressRefused(
             f"the host {host!r} is {refused}, {policy.refusal(refused)}: models are not read from there "
-            "unless its network is allowed (the operator's --model-allow-address, inspect's --allow-address)"
+            "unless its network is allowed (the operator's --allow-model-network, inspect's --allow-address)"
         )
     return permitted

@@ -26,6 +26,6 @@ def open_source(url: str, access: HttpAccess, *, allow_files: bool) -> ByteSourc
         if parts.netloc not in ("", "localhost"):
             raise InvalidUrl(f"file:// URLs name no host; write file:///{parts.netloc}{parts.path}")
         if not allow_files:
-            raise InvalidUrl("file:// is for development; enable it with the operator's --allow-file-urls")
+            raise InvalidUrl("file:// is for development; enable it with the operator's --allow-model-files")
         return FileSource(Path(unquote(parts.path)))
     raise InvalidUrl(f"the scheme {parts.scheme!r} is not one of https, http, file: {url[:200]!r}")
