@@ -35,8 +35,10 @@ $(UV):
 
 deps: .venv/.synced ## Set up the virtual environment
 
+# Only a KUBECONFIG given to make itself is meant: the one of the shell may be of a cluster in use.
+OWN_CLUSTER = $(if $(filter command,$(origin KUBECONFIG)),--kubeconfig $(KUBECONFIG))
 demo: deps ## Run the main job: a cluster, the operator, ten pods, their P90 (KUBECONFIG=... for your own cluster)
-	@$(RUN) -m tests.demo $(DEMO_ARGS)
+	@$(RUN) -m tests.demo $(OWN_CLUSTER) $(DEMO_ARGS)
 
 test: deps ## All tests: unit, real control plane, simulated nodes, and real nodes where root allows
 	@$(RUN) -m tests.cluster build

@@ -20,9 +20,7 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument(
         "--cluster", choices=[kind.value for kind in TargetKind], help="default: the best this machine allows"
     )
-    arguments.add_argument(
-        "--kubeconfig", default=os.environ.get("DEMO_KUBECONFIG"), help="run on this cluster of your own"
-    )
+    arguments.add_argument("--kubeconfig", help="run on this cluster of your own")
     arguments.add_argument("--operator-image", help="for your own cluster: where its nodes pull the operator")
     arguments.add_argument("--serving-image", help="for your own cluster: where its nodes pull the server")
     arguments.add_argument("--prometheus-url", help="for your own cluster: as seen from its pods")
