@@ -60,7 +60,7 @@ def test_nested_limits_with_periods_of_their_own_are_read_in_v1(tmp_path: Path) 
         tmp_path / "proc", {"self/cgroup": f"9:name=systemd:/\n3:cpuset:{own}\n2:cpu,cpuacct:{own}\n0::/"}
     )
     assert node_quotas(cgroup, proc) == (quota(15_000, 10_000),)
-    assert node_cpus(cgroup, proc) == {0, 1, 4}
+    assert node_cpus(cgroup, proc) == frozenset({0, 1, 4})
 
 
 def test_a_cgroup_namespace_hides_the_path_and_the_pods_uid_finds_it(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 def machine_roots(root: Path, cpuinfo: str) -> Roots:
     tree(root / "proc", {"cpuinfo": cpuinfo, "meminfo": "MemTotal:       16384 kB\nMemFree: 1 kB"})
-    caches = {}
+    caches: dict[str, str] = {}
     for cpu in (0, 1):
         for index, (level, kind, size, shared) in enumerate(
             [

@@ -23,7 +23,7 @@ def wall(cpu: float, rate: float, *quotas: Quota) -> float:
         (120.0, 2.0, [Quota(100.0, 100.0)], 110.0),
         (60.0, 1.0, [Quota(150.0, 100.0)], 60.0),
         (12.0, 1.0, [Quota(5.0, 10.0)], 22.0),
-        # 30 ms a 100 ms, on a node of half a core in 10 ms periods: 30 ms take 55 ms, then a pause till 100 ms.
+        # 30 ms a 100 ms on half a core in 10 ms periods: 30 ms take 55 ms, then a pause till 100 ms.
         (35.0, 1.0, [Quota(30.0, 100.0), Quota(5.0, 10.0)], 105.0),
         # The node's quota is the smaller one: the pod's never binds.
         (35.0, 1.0, [Quota(80.0, 100.0), Quota(5.0, 10.0)], 65.0),
