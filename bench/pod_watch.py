@@ -1,0 +1,131 @@
+"""A process that watches a namespace and notes when each pod appeared, lost its gate and got a node.
+
+All times come from one watch, so that its own lag is in each of them and falls out of their differences. A
+process of its own, because creating the pods keeps an interpreter busy that should note times.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from tailwise.api.labels import PLACEMENT_GATE
+from tests.cluster import api
+from tests.cluster.controlplane import ControlPlane
+
+_PROGRESS_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Seen:
+    """One pod's times (time.monotonic, the same clock in all processes); None: it has not happened."""
+
+    created: float
+    ungated: float | None = None
+    bound: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the pods have got."""
+
+    created: int
+    ungated: int
+    bound: int
+
+
+class PodWatchError(RuntimeError):
+    """The pods were not all bound in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodWatch:
+    """The parent's end of a running watch. ``pid`` is the process."""
+
+    pid: int
+    connection: Connection
+
+    def wait(self, timeout_seconds: float, what: str) -> dict[str, Seen]:
+        """Times of all pods by name, once each has a node; shows how far they are."""
+        deadline = time.monotonic() + timeout_seconds
+        said: Progress | None = None
+        while self.connection.poll(max(0.0, deadline - time.monotonic())):
+            try:
+                message = self.connection.recv()
+            except EOFError:
+                raise PodWatchError(f"{what}: the watch ended; the last seen was {said}") from None
+            if isinstance(message, Progress):
+                said = message
+                print(f"  {what}: {said.created} created, {said.bound} bound", flush=True)
+            else:
+                times: dict[str, Seen] = message
+                return times
+        raise PodWatchError(f"{what}: not all pods were bound in {timeout_seconds:.0f} s: {said}")
+
+
+@contextmanager
+def watching(plane: ControlPlane, namespace: str, expected: int) -> Iterator[PodWatch]:
+    """Watch a namespace without pods until ``expected`` of them are bound; it is open when this returns."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_watch, args=(plane, namespace, expected, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        if not ours.poll(30) or not isinstance(ours.recv(), Progress) or process.pid is None:
+            raise PodWatchError(f"namespace {namespace}: the watch did not open")
+        yield PodWatch(process.pid, ours)
+    finally:
+        ours.close()
+        process.kill()
+        process.join()
+
+
+def _watch(plane: ControlPlane, namespace: str, expected: int, parent: Connection) -> None:
+    client = api.connect(plane)
+    path = f"/api/v1/namespaces/{namespace}/pods"
+    version = client.request("GET", path)["metadata"]["resourceVersion"]
+    response = client.pool.request(
+        "GET", f"{plane.server}{path}?watch=true&resourceVersion={version}", preload_content=False
+    )
+    parent.send(Progress(0, 0, 0))
+    seen: dict[str, Seen] = {}
+    shown, bound, ungated = time.monotonic(), 0, 0
+    for line in _lines(response.stream(2**16)):
+        event, now = json.loads(line), time.monotonic()
+        ungated, bound = _note(seen, event, now, ungated, bound)
+        if bound == expected:
+            parent.send(seen)
+            return
+        if now - shown > _PROGRESS_SECONDS:
+            shown = now
+            parent.send(Progress(len(seen), ungated, bound))
+
+
+def _note(
+    seen: dict[str, Seen], event: dict[str, Any], now: float, ungated: int, bound: int
+) -> tuple[int, int]:
+    """Take one event of the watch; returns how many pods have been ungated and bound."""
+    if event["type"] == "ERROR":
+        raise PodWatchError(f"the watch failed: {event['object'].get('message')}")
+    metadata, spec = event["object"]["metadata"], event["object"]["spec"]
+    pod = seen.setdefault(metadata["name"], Seen(now))
+    gates = [gate["name"] for gate in spec.get("schedulingGates") or ()]
+    if pod.ungated is None and PLACEMENT_GATE not in gates:
+        pod.ungated, ungated = now, ungated + 1
+    if pod.bound is None and spec.get("nodeName"):
+        pod.bound, bound = now, bound + 1
+    return ungated, bound
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in chunks:
+        *complete, rest = (rest + chunk).split(b"\n")
+        yield from complete
