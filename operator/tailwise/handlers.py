@@ -34,7 +34,7 @@ def configure(settings: kopf.OperatorSettings) -> None:
 
 @kopf.on.startup(errors=kopf.ErrorsMode.PERMANENT)
 async def startup(memo: Any, settings: kopf.OperatorSettings, **_: Any) -> None:
-    """Connect, begin to watch, and stand for leader; a failure ends the process, which is then started anew."""
+    """Connect, begin to watch, and stand for leader; a failure ends the process."""
     configure(settings)
     await memo.runtime.start()
 

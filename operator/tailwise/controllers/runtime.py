@@ -12,7 +12,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
+
+import aiohttp
 
 from tailwise.api.labels import LEASE_NAME
 from tailwise.api.profile import ModelProfile
@@ -44,6 +47,7 @@ _LOGGER = logging.getLogger(__name__)
 _DEAF_SECONDS = 300.0
 _RESYNC_SECONDS = 300.0
 _CRD_RETRY_SECONDS = 2.0
+_LASTING = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 # A node that frees a core frees it for many waiting pods: they are tried again together.
 _CAPACITY_DELAY_SECONDS = 0.5
 _DRAIN_SECONDS = 2.0
@@ -102,7 +106,11 @@ class Runtime:
         )
         self._latency_model = LatencyModelController(self._client, self.registry, self._recorder.record)
         self._follow(self._view)
-        await self._first_lists()
+        try:
+            await self._first_lists()
+        except BaseException:
+            await self._client.close()
+            raise
         for reflector in self._view.reflectors:
             self._run(f"reflector {reflector.selection.resource.plural}", reflector.run())
         self._run("events", self._recorder.run())
@@ -136,16 +144,18 @@ class Runtime:
                 see(None, {"apiVersion": resource.api_version, "kind": resource.kind, **item})
 
     async def _list_when_served(self, resource: Resource) -> list[dict[str, Any]]:
-        told = False
+        """All objects of a kind, once its CRD is installed and the API server answers."""
+        told = ""
         while True:
             try:
                 return list((await self._client.request("GET", resource.path())).get("items") or ())
-            except ApiError as error:
-                if error.code != 404:
+            except (ApiError, aiohttp.ClientError, TimeoutError, OSError) as error:
+                # Not found: the CRD comes later. 429: it came a moment ago. Neither is worth a restart.
+                if isinstance(error, ApiError) and error.code in _LASTING:
                     raise
-            if not told:
-                _LOGGER.warning("waiting for the CRD of %s to be installed", resource.plural)
-                told = True
+                if (why := str(error) or type(error).__name__) != told:
+                    _LOGGER.warning("waiting for %s to be served: %s", resource.plural, why)
+                    told = why
             await asyncio.sleep(_CRD_RETRY_SECONDS)
 
     async def _lead(self) -> None:
