@@ -51,6 +51,7 @@ check: deps ## Lint, types, import rule, drift of generated files
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy operator tests bench
+	cd examples/serving && ../../.venv/bin/mypy --config-file ../../pyproject.toml .
 	.venv/bin/lint-imports
 	$(RUN) -m tailwise generate --check
 	$(RUN) -m pytest -q tests/unit/tilt
