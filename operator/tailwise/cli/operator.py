@@ -114,6 +114,9 @@ async def _operate(options: OperatorOptions, health_port: int) -> int:
     from tailwise import handlers  # noqa: F401, PLC0415 - registers with kopf
     from tailwise.controllers.runtime import Runtime  # noqa: PLC0415
 
+    if options.kubeconfig:
+        # kopf logs in by itself, and knows no other way to be told.
+        os.environ["KUBECONFIG"] = options.kubeconfig
     runtime = Runtime(options)
     endpoint = f"http://0.0.0.0:{health_port}/healthz" if health_port else None
     _LOGGER.info("starting in namespace %s as %s", options.namespace, options.identity)
