@@ -110,13 +110,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _operate(options: OperatorOptions, health_port: int) -> int:
     import kopf  # noqa: PLC0415 - 65 MB that other commands do without
+    from kubernetes_asyncio.config import kube_config  # noqa: PLC0415
 
     from tailwise import handlers  # noqa: F401, PLC0415 - registers with kopf
     from tailwise.controllers.runtime import Runtime  # noqa: PLC0415
 
     if options.kubeconfig:
-        # kopf logs in by itself, and knows no other way to be told.
-        os.environ["KUBECONFIG"] = options.kubeconfig
+        # kopf logs in by itself, from the place that the library has read from $KUBECONFIG on its import.
+        kube_config.KUBE_CONFIG_DEFAULT_LOCATION = options.kubeconfig
     runtime = Runtime(options)
     endpoint = f"http://0.0.0.0:{health_port}/healthz" if health_port else None
     _LOGGER.info("starting in namespace %s as %s", options.namespace, options.identity)
