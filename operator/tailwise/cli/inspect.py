@@ -32,9 +32,7 @@ def add_parser(subparsers: Any) -> None:
         "hundreds of megabytes mostly less than one.",
     )
     parser.add_argument("model", metavar="PATH_OR_URL", help="a file, or an https://, http:// or file:// URL")
-    parser.add_argument(
-        "--batch-size", type=_positive, metavar="N", help="size of the batch axis (1)"
-    )
+    parser.add_argument("--batch-size", type=_positive, metavar="N", help="size of the batch axis (1)")
     parser.add_argument(
         "--input-shape",
         action="append",
