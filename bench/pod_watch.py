@@ -106,6 +106,7 @@ def _watch(plane: ControlPlane, namespace: str, expected: int, parent: Connectio
         if now - shown > _PROGRESS_SECONDS:
             shown = now
             parent.send(Progress(len(seen), ungated, bound))
+    raise PodWatchError(f"the API server ended the watch; {len(seen)} pods seen, {bound} bound")
 
 
 def _note(
@@ -115,7 +116,10 @@ def _note(
     if event["type"] == "ERROR":
         raise PodWatchError(f"the watch failed: {event['object'].get('message')}")
     metadata, spec = event["object"]["metadata"], event["object"]["spec"]
-    pod = seen.setdefault(metadata["name"], Seen(now))
+    if event["type"] == "ADDED":
+        seen[metadata["name"]] = Seen(now)
+    if (pod := seen.get(metadata["name"])) is None:  # there before the watch was
+        return ungated, bound
     gates = [gate["name"] for gate in spec.get("schedulingGates") or ()]
     if pod.ungated is None and PLACEMENT_GATE not in gates:
         pod.ungated, ungated = now, ungated + 1

@@ -1,0 +1,116 @@
+"""Measures Tailwise: python -m bench [decision|placement|prior] [--full] [--json FILE].
+
+Without a name all three run, one after another. Figures come with the machine's load, and nothing is
+compared with a threshold: what is fast or slow depends on the machine and on who else uses it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import machine
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One benchmark: ``run`` prints its table and returns its figures as JSON has them."""
+
+    name: str
+    summary: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], Any]
+
+
+def _decision_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--nodes", type=int, nargs="+")
+    parser.add_argument("--decisions", type=int)
+
+
+def _decision(options: argparse.Namespace) -> Any:
+    from bench import decision  # noqa: PLC0415 - each benchmark's imports are its own cost
+
+    nodes = options.nodes or ([10, 100, 1000, 5000, 50_000] if options.full else [100, 1000, 5000])
+    return decision.measure(nodes, options.decisions or (500 if options.full else 200))
+
+
+def _placement_arguments(parser: argparse.ArgumentParser) -> None:
+    from bench import placement  # noqa: PLC0415
+
+    placement.add_arguments(parser)
+
+
+def _placement(options: argparse.Namespace) -> Any:
+    from bench import placement  # noqa: PLC0415
+
+    rounds = placement.measure(placement.plans(options), options.keep, _write)
+    return [asdict(each) for each in rounds]
+
+
+def _prior_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--models", nargs="+", metavar="NAME", help="of tests/models; default: the set's")
+    parser.add_argument("--seconds", type=float, help="length of one run")
+
+
+def _prior(options: argparse.Namespace) -> Any:
+    from bench import prior_accuracy  # noqa: PLC0415
+
+    return prior_accuracy.measure(options.models, options.seconds, full=options.full)
+
+
+BENCHMARKS = (
+    Benchmark("decision", "how long one placement decision takes", _decision_arguments, _decision),
+    Benchmark("placement", "pods a second, with and without Tailwise", _placement_arguments, _placement),
+    Benchmark("prior", "predicted P90 against ONNX Runtime on this machine", _prior_arguments, _prior),
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one benchmark or all; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    chosen = [each for each in BENCHMARKS if options.benchmark in (None, each.name)]
+    here = machine.machine()
+    _write(f"{here.cores} cores, {here.memory_mebibytes} MiB, {here.architecture}")
+    results = {}
+    for benchmark in chosen:
+        before = machine.load()
+        _write(f"\n== {benchmark.name}: {benchmark.summary}; load {before:.1f}")
+        figures = benchmark.run(options)
+        after = machine.load()
+        _write(f"== {benchmark.name}: done; load {before:.1f} before, {after:.1f} after")
+        results[benchmark.name] = {"loadBefore": before, "loadAfter": after, "figures": figures}
+    if options.json:
+        document = {"machine": asdict(here), "results": results}
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
+        _write(f"written to {options.json}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    everywhere = argparse.ArgumentParser(add_help=False)
+    everywhere.add_argument("--full", action="store_true", help="the sizes of the goals; takes much longer")
+    everywhere.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, parents=[everywhere])
+    for benchmark in BENCHMARKS:
+        # What a benchmark is run with when it is one of all and has no options of its own.
+        own = argparse.ArgumentParser(add_help=False)
+        benchmark.add_arguments(own)
+        parser.set_defaults(**vars(own.parse_args([])))
+    named = parser.add_subparsers(dest="benchmark", metavar="BENCHMARK")
+    for benchmark in BENCHMARKS:
+        sub = named.add_parser(benchmark.name, help=benchmark.summary, parents=[everywhere])
+        benchmark.add_arguments(sub)
+    return parser
+
+
+def _write(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
