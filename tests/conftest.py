@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _LEFT_OUT: pytest.StashKey[tuple[str, list[str]]] = pytest.StashKey()
 _SIMULATED_NODES = "12"
+_OF_THE_PRODUCT = Path(__file__).parent / "real"
 
 # On a busy machine the time of one example says nothing about the product.
 settings.register_profile("tailwise", deadline=None)
@@ -78,17 +80,28 @@ def real_cluster(request: pytest.FixtureRequest, progress: Progress) -> "Iterato
     unmarked = [item.nodeid for item in request.session.items if _uses_real_nodes_unmarked(item)]
     if unmarked:
         pytest.fail(f"real_cluster is used by tests without the mark real_nodes: {', '.join(unmarked)}")
-    yield from _session_cluster(Size.REAL, None, progress)
+    yield from _session_cluster(Size.REAL, None, progress, _images(request.session.items, progress))
 
 
-def _session_cluster(size: Size, nodes: str | None, progress: Progress) -> Iterator[Any]:
+def _images(items: Sequence[pytest.Item], progress: Progress) -> Sequence[Path]:
+    """What nodes shall have from the start: operator and model server, if a test of the product will run."""
+    if not any(_OF_THE_PRODUCT in item.path.parents for item in items):
+        return ()
+    from tests.demo import clusters  # noqa: PLC0415 - only where there are real nodes
+
+    return clusters.build_images(progress)
+
+
+def _session_cluster(
+    size: Size, nodes: str | None, progress: Progress, images: Sequence[Path] = ()
+) -> Iterator[Any]:
     if os.environ.get("TAILWISE_KEEP_CLUSTERS"):
-        yield lifecycle.up(size, f"test-{size}", nodes=nodes, progress=progress)
+        yield lifecycle.up(size, f"test-{size}", nodes=nodes, images=images, progress=progress)
         return
     lifecycle.end_orphans(progress)
     name = f"test-{os.getpid()}-{size}"
     try:
-        yield lifecycle.up(size, name, nodes=nodes, owned=True, progress=progress)
+        yield lifecycle.up(size, name, nodes=nodes, images=images, owned=True, progress=progress)
     finally:
         lifecycle.down(size, name, progress)
 

@@ -64,7 +64,7 @@ def base(progress: Progress = say) -> Path:
         layer = directory() / "base-layer.tar"
         with tarfile.open(layer, "w") as tar:
             tar.add(tree, arcname=".", filter=_without_devices)
-        _write_archive(archive, image, layer, {"Cmd": ["/bin/sh"], "Env": [f"PATH={_PATH_IN_IMAGE}"]})
+        write_archive(archive, image, [layer], {"Cmd": ["/bin/sh"], "Env": [f"PATH={_PATH_IN_IMAGE}"]})
         layer.unlink()
         for older in directory().glob("base-*.tar"):
             if older != archive:
@@ -98,8 +98,8 @@ def pause(progress: Progress = say) -> Path:
                 link = _entry(f"bin/{applet}", mode=0o777, kind=tarfile.SYMTYPE)
                 link.linkname = "busybox"
                 tar.addfile(link)
-        _write_archive(
-            archive, PAUSE_IMAGE, layer, {"Entrypoint": ["/bin/sleep", "infinity"], "Env": ["PATH=/bin"]}
+        write_archive(
+            archive, PAUSE_IMAGE, [layer], {"Entrypoint": ["/bin/sleep", "infinity"], "Env": ["PATH=/bin"]}
         )
         layer.unlink()
     return archive
@@ -129,33 +129,39 @@ def _debian_mirror() -> list[str]:
 # ---- archives
 
 
-def _write_archive(archive: Path, name: str, layer: Path, settings: Mapping[str, object]) -> None:
-    """Write a docker-archive of one layer: the layer, a configuration and manifest.json."""
-    with layer.open("rb") as file:
-        layer_digest = hashlib.file_digest(file, "sha256").hexdigest()
+def write_archive(archive: Path, name: str, layers: Sequence[Path], settings: Mapping[str, object]) -> None:
+    """Write a docker-archive: its layers, a configuration and manifest.json.
+
+    `layers` are tars, the lowest first; `settings` are the image's Cmd, Env and the like.
+    """
+    digests = [_digest(layer) for layer in layers]
     architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     configuration = json.dumps(
         {
             "architecture": architecture,
             "os": "linux",
             "config": dict(settings),
-            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer_digest}"]},
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}" for digest in digests]},
             "history": [{"created": "1970-01-01T00:00:00Z", "created_by": "tests/cluster/images.py"}],
         }
     ).encode()
     configuration_name = f"{hashlib.sha256(configuration).hexdigest()}.json"
-    layer_name = f"{layer_digest}.tar"
-    manifest = json.dumps(
-        [{"Config": configuration_name, "RepoTags": [name], "Layers": [layer_name]}]
-    ).encode()
+    names = [f"{digest}.tar" for digest in digests]
+    manifest = json.dumps([{"Config": configuration_name, "RepoTags": [name], "Layers": names}]).encode()
     partial = archive.with_suffix(".new")
     with tarfile.open(partial, "w") as tar:
-        tar.add(layer, arcname=layer_name)
+        for layer, layer_name in zip(layers, names, strict=True):
+            tar.add(layer, arcname=layer_name)
         for file_name, content in ((configuration_name, configuration), ("manifest.json", manifest)):
             entry = _entry(file_name, mode=0o644)
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
     partial.replace(archive)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _entry(name: str, *, mode: int, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:

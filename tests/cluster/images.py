@@ -1,4 +1,4 @@
-"""Container images without a container engine: builds of Dockerfiles, and their import into nodes.
+"""Container images without a container engine: builds of Dockerfiles, and their way into nodes.
 
 Comes in: a Dockerfile with its context. Goes out: a docker-archive tar in the cache, named by the hash of
 what went in, and the image in every node's containerd under its own name (`localhost/tailwise/operator:dev`;
@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.cluster import base_images, debian, node_runtime, registry_access
+from tests.cluster import base_images, debian, image_seeds, node_runtime, paths, registry_access
 from tests.cluster.base_images import ImageError, directory, file_name, run
 from tests.cluster.locks import Progress, exclusive, say
 from tests.cluster.real_node import RealNode
@@ -68,6 +68,21 @@ def build(
     return archive
 
 
+def seed(archives: Sequence[Path], nodes: Sequence[RealNode], progress: Progress = say) -> None:
+    """Give nodes whose containerd has never run a store with these images in it; leave others as they are.
+
+    Raises:
+        ImageError: when an archive cannot be imported.
+    """
+    new = [node for node in nodes if not node.image_store.exists()]
+    for node in new:
+        paths.remove_tree(_marks(node))
+    image_seeds.plant(archives, [node.image_store for node in new], progress)
+    for node in new:
+        for archive in archives:
+            _mark_loaded(archive, node)
+
+
 def load(archive: Path, nodes: Sequence[RealNode], progress: Progress = say) -> None:
     """Import a docker-archive into every node's containerd, at once; nodes that have it already are left out.
 
@@ -76,6 +91,7 @@ def load(archive: Path, nodes: Sequence[RealNode], progress: Progress = say) -> 
     """
     lacking = [node for node in nodes if not _loaded(archive, node)]
     if not lacking:
+        progress(f"image {archive.stem}: already on {len(nodes)} nodes")
         return
     began = time.monotonic()
     progress(f"image {archive.stem}: importing into {', '.join(node.name for node in lacking)}")
@@ -194,7 +210,17 @@ def _copied_files(dockerfile: Path, context: Path) -> tuple[Path, ...]:
 
 def _loaded_mark(archive: Path, node: RealNode) -> Path:
     """File with the name of the last archive imported under this tag; each import moves the tag."""
-    return node.files / "images" / archive.stem.rpartition("-")[0]
+    return _marks(node) / archive.stem.rpartition("-")[0]
+
+
+def _marks(node: RealNode) -> Path:
+    return node.files / "images"
+
+
+def _mark_loaded(archive: Path, node: RealNode) -> None:
+    mark = _loaded_mark(archive, node)
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.write_text(archive.stem)
 
 
 def _loaded(archive: Path, node: RealNode) -> bool:
@@ -203,11 +229,11 @@ def _loaded(archive: Path, node: RealNode) -> bool:
 
 
 def _import(archive: Path, node: RealNode) -> str | None:
-    command = node_runtime.inside(node, "ctr", "--namespace=k8s.io", "images", "import", str(archive))
+    command = node_runtime.inside(
+        node, "ctr", f"--namespace={image_seeds.NAMESPACE}", "images", "import", str(archive)
+    )
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode != 0:
         return f"{node.name}: {finished.stderr.strip()[-400:]}"
-    mark = _loaded_mark(archive, node)
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.write_text(archive.stem)
+    _mark_loaded(archive, node)
     return None

@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.cluster import binaries, controlplane, processes, simulated
 from tests.cluster.controlplane import ControlPlane, ControlPlaneSpec
 from tests.cluster.locks import Progress, exclusive, say
 from tests.cluster.paths import (
+    cache_directory,
     cluster_directory,
     cluster_names,
     clusters_directory,
@@ -34,11 +36,13 @@ def up(
     *,
     kubernetes_version: str = binaries.DEFAULT_KUBERNETES,
     nodes: str | None = None,
+    images: Iterable[Path] = (),
     owned: bool = False,
     progress: Progress = say,
 ) -> Any:
     """Bring a cluster up and return what its size's module returns (ControlPlane, SimulatedCluster, …).
 
+    `images` are docker-archives that real nodes have from the start.
     `owned` ties its life to this process: `end_orphans` ends it when this process is gone.
     """
     claim(size, name, owned=owned)
@@ -54,7 +58,7 @@ def up(
     if kubernetes_version != binaries.DEFAULT_KUBERNETES:
         raise ValueError(f"--kubernetes: real nodes are of {binaries.DEFAULT_KUBERNETES} only")
     shapes = _late("node_shapes").load(Path(nodes)) if nodes is not None else None
-    return _late("real").up(name, shapes, progress)
+    return _late("real").up(name, shapes, progress, images=images)
 
 
 def down(size: Size, name: str, progress: Progress = say) -> None:
@@ -71,9 +75,12 @@ def clean(progress: Progress = say) -> None:
     names = cluster_names()
     for name in names:
         down(size_of(name), name, progress)
-    left = processes.end_marked(clusters_directory(), progress=progress)
+    left = sum(
+        processes.end_marked(directory, progress=progress)
+        for directory in (clusters_directory(), cache_directory())
+    )
     if left:
-        progress(f"{left} processes ended whose cluster's directory was gone")
+        progress(f"{left} processes ended that belonged to no cluster any more")
     progress(f"{len(names)} clusters ended" if names else "no cluster was there")
 
 

@@ -20,7 +20,7 @@ def containerd(node: RealNode) -> str:
     """containerd's file: the CRI settings needed without AppArmor, hugetlb and a lower oom_score_adj."""
     return f"""\
 version = 2
-root = "{node.files / "containerd"}"
+root = "{node.image_store}"
 state = "/run/containerd"
 disabled_plugins = [
   "io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",

@@ -70,7 +70,7 @@ class RealCluster:
         return {node.name: node for node in self.nodes}[name]
 
     def load_images(self, archives: Iterable[Path], progress: Progress = say) -> None:
-        """Import docker-archives into every node."""
+        """Import docker-archives into every node that has not the same already."""
         for archive in archives:
             images.load(archive, self.nodes, progress)
 
@@ -84,9 +84,16 @@ class RealCluster:
 
 
 def up(
-    name: str = "real", shapes: Sequence[NodeShape] | None = None, progress: Progress = say
+    name: str = "real",
+    shapes: Sequence[NodeShape] | None = None,
+    progress: Progress = say,
+    *,
+    images: Iterable[Path] = (),
 ) -> RealCluster:
     """Bring the cluster up or heal it; returns when every node is Ready. Needs root.
+
+    `images` are docker-archives that every node has from the start: in seconds where it is new, by import
+    where it stands already.
 
     Raises:
         RealClusterError: when the cluster stands with other nodes.
@@ -104,7 +111,7 @@ def up(
         network = _network(name, shapes, progress)
         hosts.up(name, network, [shape.name for shape in shapes])
         nodes = _nodes(name, network, shapes)
-        control_plane = _start_control_plane_and_runtimes(name, network, nodes, progress)
+        control_plane = _start_control_plane_and_runtimes(name, network, nodes, tuple(images), progress)
         kubelets = [
             node_runtime.start_kubelet(node, programs / "kubelet", control_plane.authority, progress)
             for node in nodes
@@ -167,10 +174,17 @@ def _start_control_plane_and_runtimes(
     name: str,
     network: hosts.HostNetwork,
     nodes: Sequence[RealNode],
+    archives: Sequence[Path],
     progress: Progress,
 ) -> controlplane.ControlPlane:
-    """etcd to scheduler on one side, and containerd with the pause image on every node, at the same time."""
-    pause = base_images.pause(progress)
+    """etcd to scheduler on one side, and containerd with its images on every node, at the same time."""
+    wanted = (base_images.pause(progress), *archives)
+
+    def start_runtimes() -> None:
+        if archives:  # the pause image alone is imported sooner than a seed is made
+            images.seed(wanted, nodes, progress)
+        _at_once(lambda node: node_runtime.start_containerd(node, progress), nodes)
+
     spec = controlplane.ControlPlaneSpec(
         name=name,
         bind_address="0.0.0.0",  # noqa: S104 - all addresses of the control plane's own namespace
@@ -180,12 +194,11 @@ def _start_control_plane_and_runtimes(
         command_prefix=hosts.inside(hosts.control_plane_namespace(name)),
     )
     with ThreadPoolExecutor(max_workers=1) as beside:
-        runtimes = beside.submit(
-            lambda: _at_once(lambda node: node_runtime.start_containerd(node, progress), nodes)
-        )
+        runtimes = beside.submit(start_runtimes)
         control_plane = controlplane.up(spec, progress)
         runtimes.result()
-    images.load(pause, nodes, progress)
+    for archive in wanted:
+        images.load(archive, nodes, progress)
     return control_plane
 
 

@@ -47,6 +47,11 @@ class RealNode:
         return self.directory / "nodes" / self.name
 
     @property
+    def image_store(self) -> Path:
+        """Root of its containerd: images, unpacked layers and the databases of both."""
+        return self.files / "containerd"
+
+    @property
     def metrics_file(self) -> Path:
         """Text file of its own CPU and memory, which its node-exporter shows."""
         return self.files / "metrics" / "node.prom"

@@ -39,12 +39,20 @@ def choose(kubeconfig: str | None, wanted: str | None) -> TargetKind:
 
 def real(report: Callable[[str], None]) -> Target:
     """The harness's unequal nodes, brought up for the demonstration."""
-    return on_real_nodes(lifecycle.up(Size.REAL, CLUSTER, progress=report), report)
+    archives = build_images(report)
+    cluster = lifecycle.up(Size.REAL, CLUSTER, images=archives, progress=report)
+    return _on_real_nodes(cluster, report)
 
 
 def on_real_nodes(cluster: RealCluster, report: Callable[[str], None]) -> Target:
-    """A cluster of real nodes that is up, given both images."""
-    archives = [
+    """A cluster of real nodes that is up, given both images unless it has them."""
+    cluster.load_images(build_images(report), report)
+    return _on_real_nodes(cluster, report)
+
+
+def build_images(report: Callable[[str], None]) -> tuple[Path, Path]:
+    """The docker-archives of operator and model server, for `lifecycle.up` or `load_images`."""
+    return (
         images.build(ROOT / "operator" / "Dockerfile", OPERATOR_IMAGE, context=ROOT, progress=report),
         images.build(
             ROOT / "examples" / "serving" / "Dockerfile",
@@ -52,8 +60,10 @@ def on_real_nodes(cluster: RealCluster, report: Callable[[str], None]) -> Target
             context=ROOT / "examples",
             progress=report,
         ),
-    ]
-    cluster.load_images(archives, report)
+    )
+
+
+def _on_real_nodes(cluster: RealCluster, report: Callable[[str], None]) -> Target:
     return Target(
         kind=TargetKind.REAL,
         kubectl=Kubectl(cluster.kubectl, cluster.kubeconfig),
