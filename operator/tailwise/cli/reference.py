@@ -22,8 +22,8 @@ def commands_reference() -> str:
     lines = [
         "# Commands",
         "",
-        "`tailwise COMMAND`; in an installation of the Python package also `kubectl tailwise COMMAND`. This page "
-        "is generated from the parsers.",
+        "`tailwise COMMAND`; where the Python package is installed also `kubectl tailwise COMMAND`. "
+        "This page is generated from the parsers.",
         "",
     ]
     for subcommand in SUBCOMMANDS:

@@ -133,8 +133,8 @@ def permissions_reference() -> str:
     lines = [
         "# Rights",
         "",
-        "What operator and agent may ask of the API server, and why. Neither reads Secrets. This page and the "
-        "chart's rules are generated from `tailwise/cluster/permissions.py`.",
+        "What operator and agent may ask of the API server, and why. Neither reads Secrets. This page and "
+        "the chart's rules are generated from `tailwise/cluster/permissions.py`.",
         "",
         "| who | where | API group | resources | verbs | what for |",
         "|---|---|---|---|---|---|",
