@@ -22,7 +22,7 @@ from tailwise.api.inference_workload_status import PredictionSource
 from tailwise.api.profile import ModelProfile
 from tailwise.controllers.view import ClusterView
 from tailwise.domain import assumption
-from tailwise.domain.capacity import Floats, utilisation_with_assumed
+from tailwise.domain.capacity import Floats, assumed_utilisation
 from tailwise.domain.filtering import filter_nodes
 from tailwise.domain.objects import Pod, serving_cpu_limit_millicores, serving_cpu_request_millicores
 from tailwise.domain.scoring import SOURCES, Decision, PredictedLatencies, Preferences, SourceCodes, decide
@@ -83,6 +83,15 @@ class _Stacked:
         """Source of each table, shape (classes,), as an index into SOURCES."""
         codes = [SOURCES.index(PredictionSource(table.source.value)) for table in self.tables]
         return np.array(codes, dtype=np.int8)
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """Load of all nodes, each (nodes,): measured and assumed as fractions of capacity, age of samples."""
+
+    utilisation: Floats
+    assumed: Floats
+    age_seconds: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +208,9 @@ class Assessor:
         facts = self._node_facts(snapshot)
         serving = serving_of(pod, spec)
         assumed = self.ledger.cores(snapshot.table)
-        utilisation, ages = _utilisation(facts, assumed, now, spec.placement.max_data_age_seconds)
-        predicted = self._predict(facts, profile, serving, utilisation, ages)
+        utilisation, ages = _utilisation(facts, now, spec.placement.max_data_age_seconds)
+        coming = assumed_utilisation(assumed, facts.capacity_cores)
+        predicted = self._predict(facts, profile, serving, _Load(utilisation, coming, ages))
         decision = decide(
             filter_nodes(pod, snapshot, set_aside=set_aside),
             predicted,
@@ -214,14 +224,14 @@ class Assessor:
         )
         best = decision.best
         if best is None:
-            return Assessment(decision, predicted, utilisation, 0)
+            return Assessment(decision, predicted, utilisation + coming, 0)
         place = int(facts.class_index[best.position])
         table = self._stacks[_asked(profile, serving)].tables[place]
-        p50 = table.at(float(utilisation[best.position]))[0]
+        p50 = table.at(float(utilisation[best.position]), float(coming[best.position]))[0]
         return Assessment(
             replace(decision, best=replace(best, p50_milliseconds=p50)),
             predicted,
-            utilisation,
+            utilisation + coming,
             self._expected_millicores(profile, serving, facts.classes[place]),
         )
 
@@ -235,7 +245,7 @@ class Assessor:
     # ---- its parts
 
     def _predict(
-        self, facts: NodeFacts, profile: ModelProfile, serving: Serving, utilisation: Floats, ages: Floats
+        self, facts: NodeFacts, profile: ModelProfile, serving: Serving, load: _Load
     ) -> PredictedLatencies:
         count = len(facts.class_index)
         p90, bound = np.full(count, np.nan), np.full(count, np.nan)
@@ -245,15 +255,17 @@ class Assessor:
         # Hardware that came since prepare() has no table: no prediction this time, and the next asks anew.
         if stacked is not None and stacked.classes is facts.classes and stacked.stack is not None:
             rows = facts.class_index[known]
-            p90[known], bound[known] = stacked.stack.lookup(rows, utilisation[known])
+            p90[known], bound[known] = stacked.stack.lookup(
+                rows, load.utilisation[known], load.assumed[known]
+            )
             sources[known] = stacked.source_codes[rows]
-            sources[known & np.isnan(utilisation)] = SOURCES.index(PredictionSource.STALE)
+            sources[known & np.isnan(load.utilisation)] = SOURCES.index(PredictionSource.STALE)
         return PredictedLatencies(
             # The median of the winner alone is of use: it is looked up then.
             p50_milliseconds=p90,
             p90_milliseconds=p90,
             bound_milliseconds=bound,
-            age_seconds=ages,
+            age_seconds=load.age_seconds,
             source_codes=sources,
             has_hardware=known,
         )
@@ -333,14 +345,12 @@ def _asked(profile: ModelProfile, serving: Serving) -> Hashable:
     return (profile.work, figures, serving)
 
 
-def _utilisation(
-    facts: NodeFacts, assumed_cores: Floats, now: datetime, oldest_seconds: float
-) -> tuple[Floats, Floats]:
-    """Utilisation with assumed load, NaN where too old; and the age of each value in seconds."""
+def _utilisation(facts: NodeFacts, now: datetime, oldest_seconds: float) -> tuple[Floats, Floats]:
+    """Measured utilisation, NaN where too old; and the age of each value in seconds."""
     ages = np.maximum(now.timestamp() - facts.sampled_at, 0.0)
     with np.errstate(invalid="ignore"):
         fresh = np.where(ages <= oldest_seconds, facts.utilisation, np.nan)
-    return utilisation_with_assumed(fresh, assumed_cores, facts.capacity_cores), ages
+    return fresh, ages
 
 
 def _rotation(pod: Pod) -> int:

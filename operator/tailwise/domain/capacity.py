@@ -39,5 +39,12 @@ def utilisation_with_assumed(utilisation: Floats, assumed_cores: Floats, capacit
 
     Above 1 it is demand: more is wanted than there is, and the more is wanted the less each gets.
     """
+    return utilisation + assumed_utilisation(assumed_cores, capacity_cores)
+
+
+def assumed_utilisation(assumed_cores: Floats, capacity_cores: Floats) -> Floats:
+    """What assumed pods add to U_C. It counts on a node of unknown utilisation too, on top of what is taken
+    for it there: else a burst of pods would see none of itself, and herd.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
-        return utilisation + assumed_cores / capacity_cores
+        return assumed_cores / capacity_cores

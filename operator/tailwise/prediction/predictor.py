@@ -63,17 +63,14 @@ class PriorPredictor:
         """Tabulate the prior over utilisation; tens of milliseconds at most."""
         known = self._known
         cost = query_cost(profile, hardware, serving.threads, known)
-        points: FloatArray = np.append(UTILISATION_GRID, known.errors.unknown_load_utilisation)
-        result: Latencies = latencies(cost, serving, hardware, points, known.query_sigma)
-        widened = self._bound(cost, serving, hardware, points)
+        result: Latencies = latencies(cost, serving, hardware, UTILISATION_GRID, known.query_sigma)
         return PredictionTable(
-            p50=result.p50[:-1],
-            p90=result.p90[:-1],
-            bound=widened[:-1],
+            p50=result.p50,
+            p90=result.p90,
+            bound=self._bound(cost, serving, hardware, UTILISATION_GRID),
             unknown=UnknownLoad(
-                p50=float(result.p50[-1]),
-                p90=float(result.p90[-1]),
-                bound=float(widened[-1]) * known.errors.unknown_load_factor,
+                utilisation=known.errors.unknown_load_utilisation,
+                bound_factor=known.errors.unknown_load_factor,
             ),
             source=Source.PRIOR,
             version=self.version,

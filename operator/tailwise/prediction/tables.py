@@ -1,7 +1,8 @@
 """Predictions tabled over utilisation, so that a decision over thousands of nodes is a gather.
 
 In: one table a node class (same hardware, same serving). Out: P90 and bound for N nodes by linear
-interpolation in utilisation. Unknown utilisation (NaN) is an entry of its own: never read as no load.
+interpolation in utilisation. Unknown utilisation (NaN) is taken as high, with a wider bound: never as none.
+What pods placed a moment ago will use comes on top of either.
 """
 
 from __future__ import annotations
@@ -19,11 +20,10 @@ from tailwise.prediction.quota import FloatArray
 
 @dataclass(frozen=True, slots=True)
 class UnknownLoad:
-    """The entry for a node whose load nobody knows: at a stated utilisation, with a wider bound."""
+    """How a node is read whose load nobody knows: as at this utilisation, with a bound so much wider."""
 
-    p50: float
-    p90: float
-    bound: float
+    utilisation: float
+    bound_factor: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +37,14 @@ class PredictionTable:
     source: Source
     version: int
 
-    def at(self, utilisation: float | None) -> tuple[float, float, float]:
-        """P50, P90 and bound in milliseconds at one utilisation; None: the entry for unknown load."""
-        if utilisation is None or np.isnan(utilisation):
-            return self.unknown.p50, self.unknown.p90, self.unknown.bound
+    def at(self, utilisation: float | None, assumed: float = 0.0) -> tuple[float, float, float]:
+        """P50, P90 and bound in milliseconds at one utilisation (None or NaN: unknown) plus ``assumed``."""
+        unknown = utilisation is None or np.isnan(utilisation)
+        load = (self.unknown.utilisation if utilisation is None or unknown else utilisation) + assumed
         p50, p90, bound = (
-            float(np.interp(utilisation, UTILISATION_GRID, values))
-            for values in (self.p50, self.p90, self.bound)
+            float(np.interp(load, UTILISATION_GRID, values)) for values in (self.p50, self.p90, self.bound)
         )
-        return p50, p90, bound
+        return p50, p90, bound * (self.unknown.bound_factor if unknown else 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +53,8 @@ class TableSet:
 
     p90: FloatArray
     bound: FloatArray
-    unknown_p90: FloatArray
-    unknown_bound: FloatArray
+    unknown_utilisation: FloatArray
+    unknown_bound_factor: FloatArray
 
     @classmethod
     def stack(cls, tables: Sequence[PredictionTable]) -> TableSet:
@@ -63,25 +62,33 @@ class TableSet:
         return cls(
             p90=np.stack([table.p90 for table in tables]),
             bound=np.stack([table.bound for table in tables]),
-            unknown_p90=np.array([table.unknown.p90 for table in tables]),
-            unknown_bound=np.array([table.unknown.bound for table in tables]),
+            unknown_utilisation=np.array([table.unknown.utilisation for table in tables]),
+            unknown_bound_factor=np.array([table.unknown.bound_factor for table in tables]),
         )
 
-    def lookup(self, class_index: NDArray[np.intp], utilisation: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def lookup(
+        self,
+        class_index: NDArray[np.intp],
+        utilisation: FloatArray,
+        assumed: FloatArray | float = 0.0,
+    ) -> tuple[FloatArray, FloatArray]:
         """P90 and bound in milliseconds of N nodes: arrays of shape (N,).
 
-        ``class_index``: shape (N,), rows of the tables. ``utilisation``: shape (N,), fractions of the node's
-        capacity, clipped to the grid's ends; NaN where unknown.
+        ``class_index``: shape (N,), rows of the tables. ``utilisation``: shape (N,), measured, fractions of
+        the node's capacity, NaN where unknown. ``assumed``: shape (N,), the same of pods that no sample
+        shows yet. Their sum is clipped to the grid's ends.
         """
-        known = ~np.isnan(utilisation)
+        unknown = np.isnan(utilisation)
+        load = np.where(unknown, self.unknown_utilisation[class_index], utilisation) + assumed
         steps = len(UTILISATION_GRID) - 1
-        place = np.clip(np.where(known, utilisation, 0.0), UTILISATION_GRID[0], UTILISATION_GRID[-1])
+        place = np.clip(load, UTILISATION_GRID[0], UTILISATION_GRID[-1])
         low = np.clip(np.searchsorted(UTILISATION_GRID, place, side="right") - 1, 0, steps - 1)
         weight = (place - UTILISATION_GRID[low]) / (UTILISATION_GRID[low + 1] - UTILISATION_GRID[low])
         flat = class_index * (steps + 1) + low
 
-        def gathered(values: FloatArray, unknown: FloatArray) -> FloatArray:
+        def gathered(values: FloatArray) -> FloatArray:
             left, right = values.ravel()[flat], values.ravel()[flat + 1]
-            return np.where(known, left + (right - left) * weight, unknown[class_index])
+            return np.asarray(left + (right - left) * weight)
 
-        return gathered(self.p90, self.unknown_p90), gathered(self.bound, self.unknown_bound)
+        widened = np.where(unknown, self.unknown_bound_factor[class_index], 1.0)
+        return gathered(self.p90), gathered(self.bound) * widened

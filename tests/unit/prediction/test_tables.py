@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import time
+from functools import cache
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tailwise.prediction.features import EXTENDED_FEATURES, PAPER_FEATURES, FeatureSet, features
 from tailwise.prediction.prediction import NodeLoad, Question, Serving
 from tailwise.prediction.predictor import PriorPredictor
 from tailwise.prediction.prior import UTILISATION_GRID
-from tailwise.prediction.tables import TableSet
+from tailwise.prediction.tables import PredictionTable, TableSet
 from tests.unit.prediction.builders import node, profile, profile_of
 
 PRIOR = PriorPredictor()
@@ -40,9 +43,39 @@ def test_a_lookup_interpolates_and_keeps_unknown_load_apart() -> None:
     p90, bound = stacked.lookup(np.array([0, 1, 1, 0]), np.array([0.0, 0.525, np.nan, 1000.0]))
     assert p90[0] == tables[0].p90[0]
     assert p90[1] == pytest.approx((tables[1].p90[10] + tables[1].p90[11]) / 2)
-    assert p90[2] == tables[1].unknown.p90
-    assert bound[2] == tables[1].unknown.bound
+    _, unknown_p90, unknown_bound = tables[1].at(None)
+    assert p90[2] == pytest.approx(unknown_p90)
+    assert bound[2] == pytest.approx(unknown_bound)
+    assert bound[2] > 1.2 * tables[1].at(tables[1].unknown.utilisation)[2]
     assert p90[3] == tables[0].p90[-1]
+
+
+@cache
+def kept(serving: Serving, quotas: tuple[tuple[int, int], ...]) -> PredictionTable:
+    return PRIOR.table(profile_of(12.0), serving, node(4, quotas))
+
+
+@given(
+    serving=st.sampled_from(SERVINGS),
+    quotas=st.sampled_from([(), ((10_000, 10_000),)]),
+    utilisation=st.one_of(st.just(np.nan), st.floats(0.0, 2.0)),
+    loads=st.lists(st.floats(0.0, 80.0), min_size=2, max_size=6),
+)
+def test_more_assumed_load_is_never_predicted_faster_on_known_and_unknown_utilisation(
+    serving: Serving, quotas: tuple[tuple[int, int], ...], utilisation: float, loads: list[float]
+) -> None:
+    table = kept(serving, quotas)
+    assumed = np.sort(np.array(loads))
+    count = len(loads)
+    p90, bound = TableSet.stack([table]).lookup(
+        np.zeros(count, dtype=np.intp), np.full(count, utilisation), assumed
+    )
+    # To a rounding error of the interpolation.
+    assert np.all(np.diff(p90) >= -1e-9 * p90[1:])
+    assert np.all(np.diff(bound) >= -1e-9 * bound[1:])
+    each = [table.at(utilisation, load) for load in assumed]
+    assert p90 == pytest.approx([p90 for _, p90, _ in each])
+    assert bound == pytest.approx([bound for _, _, bound in each])
 
 
 def test_a_decision_over_5000_nodes_costs_less_than_a_single_prediction_each_would() -> None:
