@@ -21,7 +21,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "operator"))
 
 from tailwise.domain.assumption import AssumedLoad, Assumption, assume
-from tailwise.domain.capacity import utilisation_with_assumed
+from tailwise.domain.capacity import assumed_utilisation
 from tailwise.domain.filtering import filter_nodes
 from tailwise.domain.parse import node_from_object, pod_from_object
 from tailwise.domain.scoring import PredictedLatencies, Preferences, decide
@@ -97,7 +97,7 @@ def decision_milliseconds(nodes: int, decisions: int) -> list[float]:
         snapshot = state.snapshot()
         verdicts = filter_nodes(pod, snapshot)
         assumed = ledger.cores(snapshot.table)
-        busy = utilisation_with_assumed(utilisation, assumed, capacity)
+        busy = utilisation + assumed_utilisation(assumed, capacity)
         p90 = table[(busy * (TABLE_POINTS - 1)).astype(np.int64)]
         predicted = PredictedLatencies(p90 * 0.8, p90, p90 * 1.1, age, source, hardware)
         preferences = Preferences(snapshot.workload_pods("default", "bench"), assumed)

@@ -34,17 +34,12 @@ def effective_capacity(
     )
 
 
-def utilisation_with_assumed(utilisation: Floats, assumed_cores: Floats, capacity_cores: Floats) -> Floats:
-    """U_C with the cores that assumed pods will use, as a fraction of the node's cores.
-
-    Above 1 it is demand: more is wanted than there is, and the more is wanted the less each gets.
-    """
-    return utilisation + assumed_utilisation(assumed_cores, capacity_cores)
-
-
 def assumed_utilisation(assumed_cores: Floats, capacity_cores: Floats) -> Floats:
-    """What assumed pods add to U_C. It counts on a node of unknown utilisation too, on top of what is taken
-    for it there: else a burst of pods would see none of itself, and herd.
+    """What assumed pods add to U_C, as a fraction of the node's cores.
+
+    With it U_C is demand and may pass 1: the more is wanted, the less each gets. It counts on a node of
+    unknown utilisation too, on top of what is taken for it there: else a burst of pods would see none of
+    itself, and herd.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         return assumed_cores / capacity_cores

@@ -20,7 +20,7 @@ from tailwise.domain.assumption import (
     mark_ready,
     settle,
 )
-from tailwise.domain.capacity import effective_capacity, utilisation_with_assumed
+from tailwise.domain.capacity import assumed_utilisation, effective_capacity
 from tailwise.domain.conditions import Finding, with_findings
 from tailwise.domain.fallback import Hold, Release, Wait, fallback_step
 from tailwise.domain.filtering import filter_nodes, selected
@@ -105,7 +105,7 @@ def test_a_hundred_equal_pods_at_once_spread_five_to_each_of_twenty_equal_nodes(
         candidate = pod(f"pod-{number}")
         snapshot = state.snapshot()
         assumed = ledger.cores(snapshot.table)
-        busy = utilisation_with_assumed(idle, assumed, capacity)
+        busy = idle + assumed_utilisation(assumed, capacity)
         decision = decide(
             filter_nodes(candidate, snapshot),
             predicted(*(10 / (1 - 0.9 * busy))),
