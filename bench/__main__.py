@@ -14,7 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bench import machine
+
+_SHARES = (50, 90, 99)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +39,16 @@ def _decision_arguments(parser: argparse.ArgumentParser) -> None:
 def _decision(options: argparse.Namespace) -> Any:
     from bench import decision  # noqa: PLC0415 - each benchmark's imports are its own cost
 
-    nodes = options.nodes or ([10, 100, 1000, 5000, 50_000] if options.full else [100, 1000, 5000])
-    return decision.measure(nodes, options.decisions or (500 if options.full else 200))
+    sizes = options.nodes or ([10, 100, 1000, 5000, 50_000] if options.full else [100, 1000, 5000])
+    decisions = options.decisions or (500 if options.full else 200)
+    _write(f"{'nodes':>7} {'p50 ms':>8} {'p90 ms':>8} {'p99 ms':>8}  (CPU time of one decision)")
+    rows = []
+    for nodes in sizes:
+        durations = decision.decision_milliseconds(nodes, decisions)
+        p50, p90, p99 = (float(each) for each in np.percentile(durations, _SHARES, method="inverted_cdf"))
+        rows.append({"nodes": nodes, "p50Milliseconds": p50, "p90Milliseconds": p90, "p99Milliseconds": p99})
+        _write(f"{nodes:>7} {p50:>8.3f} {p90:>8.3f} {p99:>8.3f}")
+    return rows
 
 
 def _placement_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +72,8 @@ def _prior_arguments(parser: argparse.ArgumentParser) -> None:
 def _prior(options: argparse.Namespace) -> Any:
     from bench import prior_accuracy  # noqa: PLC0415
 
-    return prior_accuracy.measure(options.models, options.seconds, full=options.full)
+    runs = prior_accuracy.measure(options.models, options.seconds, options.full, _write)
+    return [asdict(each) for each in runs]
 
 
 BENCHMARKS = (
@@ -76,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = [each for each in BENCHMARKS if options.benchmark in (None, each.name)]
     here = machine.machine()
     _write(f"{here.cores} cores, {here.memory_mebibytes} MiB, {here.architecture}")
-    results = {}
+    results: dict[str, Any] = {}
     for benchmark in chosen:
         before = machine.load()
         _write(f"\n== {benchmark.name}: {benchmark.summary}; load {before:.1f}")
@@ -84,18 +97,18 @@ def main(arguments: list[str] | None = None) -> int:
         after = machine.load()
         _write(f"== {benchmark.name}: done; load {before:.1f} before, {after:.1f} after")
         results[benchmark.name] = {"loadBefore": before, "loadAfter": after, "figures": figures}
+        if options.json:  # after each, so that what fails later costs nothing that was measured
+            document = {"machine": asdict(here), "results": results}
+            options.json.write_text(json.dumps(document, indent=1) + "\n")
     if options.json:
-        document = {"machine": asdict(here), "results": results}
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
         _write(f"written to {options.json}")
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    everywhere = argparse.ArgumentParser(add_help=False)
-    everywhere.add_argument("--full", action="store_true", help="the sizes of the goals; takes much longer")
-    everywhere.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, parents=[everywhere])
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.set_defaults(full=False, json=None)
+    _everywhere(parser)
     for benchmark in BENCHMARKS:
         # What a benchmark is run with when it is one of all and has no options of its own.
         own = argparse.ArgumentParser(add_help=False)
@@ -103,9 +116,20 @@ def _parser() -> argparse.ArgumentParser:
         parser.set_defaults(**vars(own.parse_args([])))
     named = parser.add_subparsers(dest="benchmark", metavar="BENCHMARK")
     for benchmark in BENCHMARKS:
-        sub = named.add_parser(benchmark.name, help=benchmark.summary, parents=[everywhere])
+        sub = named.add_parser(benchmark.name, help=benchmark.summary)
+        _everywhere(sub)
         benchmark.add_arguments(sub)
     return parser
+
+
+def _everywhere(parser: argparse.ArgumentParser) -> None:
+    """Options before and after the name; suppressed, so that the latter's default is not taken for given."""
+    parser.add_argument(
+        "--full", action="store_true", default=argparse.SUPPRESS, help="the sizes of the goals; much longer"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="write all figures there too"
+    )
 
 
 def _write(line: str) -> None:

@@ -105,12 +105,15 @@ def measure(plans: Sequence[Plan], keep: bool, write: Callable[[str], object]) -
     """Run the plans on one cluster that grows, and write each round as it ends."""
     found: list[Round] = []
     write(HEADER)
-    for plan in plans:
-        last = plan is plans[-1]
-        with placement_stage.stage(plan.nodes, keep or not last) as stage:
+    try:
+        for plan in plans:
+            stage = placement_stage.bring_up(plan.nodes)
             for number, side in enumerate(_order(plan.rounds)):
                 found.append(_round(stage, plan, side, number))
                 write(row(found[-1]))
+    finally:
+        if not keep:
+            placement_stage.take_down()
     return found
 
 

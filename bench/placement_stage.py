@@ -48,19 +48,19 @@ class Stage:
         return {name: daemon.pid for name, daemon in running.items() if daemon is not None}
 
 
-@contextmanager
-def stage(nodes: int, keep: bool) -> Iterator[Stage]:
-    """Bring the cluster up, or change the one that was kept into this; taken down at the end unless kept."""
-    try:
-        cluster = simulated.up(CLUSTER, nodes)
-        client = api.connect(cluster.plane)
-        crds.apply(client)
-        for manifest in _gate_policy():
-            client.apply(manifest)
-        yield Stage(cluster, client)
-    finally:
-        if not keep:
-            simulated.down(CLUSTER)
+def bring_up(nodes: int) -> Stage:
+    """Bring the cluster up, or change the one that is there into this."""
+    cluster = simulated.up(CLUSTER, nodes)
+    client = api.connect(cluster.plane)
+    crds.apply(client)
+    for manifest in _gate_policy():
+        client.apply(manifest)
+    return Stage(cluster, client)
+
+
+def take_down() -> None:
+    """End the cluster."""
+    simulated.down(CLUSTER)
 
 
 def _gate_policy() -> list[dict[str, Any]]:

@@ -91,14 +91,11 @@ def _watch(plane: ControlPlane, namespace: str, expected: int, parent: Connectio
     client = api.connect(plane)
     path = f"/api/v1/namespaces/{namespace}/pods"
     version = client.request("GET", path)["metadata"]["resourceVersion"]
-    response = client.pool.request(
-        "GET", f"{plane.server}{path}?watch=true&resourceVersion={version}", preload_content=False
-    )
-    parent.send(Progress(0, 0, 0))
     seen: dict[str, Seen] = {}
     shown, bound, ungated = time.monotonic(), 0, 0
-    for line in _lines(response.stream(2**16)):
-        event, now = json.loads(line), time.monotonic()
+    parent.send(Progress(0, 0, 0))
+    for event in _events(client, path, version):
+        now = time.monotonic()
         ungated, bound = _note(seen, event, now, ungated, bound)
         if bound == expected:
             parent.send(seen)
@@ -106,15 +103,26 @@ def _watch(plane: ControlPlane, namespace: str, expected: int, parent: Connectio
         if now - shown > _PROGRESS_SECONDS:
             shown = now
             parent.send(Progress(len(seen), ungated, bound))
-    raise PodWatchError(f"the API server ended the watch; {len(seen)} pods seen, {bound} bound")
+
+
+def _events(client: api.Api, path: str, version: str) -> Iterator[dict[str, Any]]:
+    """Events from a version on. The API server ends watches that fall behind: they go on where they were."""
+    while True:
+        url = f"{client.server}{path}?watch=true&resourceVersion={version}"
+        response = client.pool.request("GET", url, preload_content=False)
+        for line in _lines(response.stream(2**16)):
+            event: dict[str, Any] = json.loads(line)
+            if event["type"] == "ERROR":
+                raise PodWatchError(f"the watch failed: {event['object'].get('message')}")
+            version = event["object"]["metadata"]["resourceVersion"]
+            yield event
+        response.release_conn()
 
 
 def _note(
     seen: dict[str, Seen], event: dict[str, Any], now: float, ungated: int, bound: int
 ) -> tuple[int, int]:
     """Take one event of the watch; returns how many pods have been ungated and bound."""
-    if event["type"] == "ERROR":
-        raise PodWatchError(f"the watch failed: {event['object'].get('message')}")
     metadata, spec = event["object"]["metadata"], event["object"]["spec"]
     if event["type"] == "ADDED":
         seen[metadata["name"]] = Seen(now)
