@@ -34,7 +34,7 @@ from tests.cluster.sizes import Size
 if TYPE_CHECKING:
     from tests.cluster.real import RealCluster
 
-_LEFT_OUT: pytest.StashKey[tuple[str, list[str]]] = pytest.StashKey()
+_LEFT_OUT: pytest.StashKey[list[tuple[str, str, list[str]]]] = pytest.StashKey()
 _SIMULATED_NODES = "12"
 _OF_THE_PRODUCT = Path(__file__).parent / "real"
 
@@ -142,22 +142,26 @@ async def simulated_namespace(simulated_api: ApiClient) -> AsyncIterator[str]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect tests on real nodes where there can be none; pytest_terminal_summary says so."""
-    wanted = [item for item in items if item.get_closest_marker("real_nodes") is not None]
-    if not wanted or config.option.collectonly:
+    """Deselect tests where what they run on cannot be or was not asked for; the summary says so."""
+    if config.option.collectonly:
         return
-    reason = _why_no_real_nodes()
-    if reason is not None:
-        config.hook.pytest_deselected(items=wanted)
-        items[:] = [item for item in items if item not in wanted]
-        config.stash[_LEFT_OUT] = (reason, [item.nodeid for item in wanted])
+    config.stash[_LEFT_OUT] = []
+    for marker, where, why_not in (
+        ("real_nodes", "real nodes", _why_no_real_nodes),
+        ("older_kubernetes", "older control planes", _why_no_older_kubernetes),
+    ):
+        wanted = [item for item in items if item.get_closest_marker(marker) is not None]
+        reason = why_not() if wanted else None
+        if reason is not None:
+            config.hook.pytest_deselected(items=wanted)
+            items[:] = [item for item in items if item not in wanted]
+            config.stash[_LEFT_OUT].append((where, reason, [item.nodeid for item in wanted]))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Say loudly which tests were left out and why."""
-    if _LEFT_OUT in config.stash:
-        reason, left_out = config.stash[_LEFT_OUT]
-        terminalreporter.section(f"LEFT OUT: {len(left_out)} tests on real nodes", red=True, bold=True)
+    for where, reason, left_out in config.stash.get(_LEFT_OUT, []):
+        terminalreporter.section(f"LEFT OUT: {len(left_out)} tests on {where}", red=True, bold=True)
         terminalreporter.write_line(f"why: {reason}")
         for nodeid in left_out:
             terminalreporter.write_line(f"  {nodeid}")
@@ -175,6 +179,12 @@ def _why_no_real_nodes() -> str | None:
     except debian.MissingProgramsError as error:
         return str(error)
     return None
+
+
+def _why_no_older_kubernetes() -> str | None:
+    if os.environ.get("TAILWISE_KUBERNETES"):
+        return None
+    return "each builds its version for ten minutes. To run them: TAILWISE_KUBERNETES=1.34,1.35,1.36"
 
 
 def _fails(command: Sequence[str]) -> bool:

@@ -10,6 +10,7 @@ build [SET ...]   build the programs ahead of time (default: what all three size
 
 import argparse
 import sys
+import time
 from pathlib import Path
 
 from tests.cluster import binaries, lifecycle
@@ -36,7 +37,9 @@ def _run(options: argparse.Namespace) -> int:
     command: str = options.command
     if command == "build":
         for module_set in options.sets or _DEFAULT_SETS:
-            say(f"{module_set}: {binaries.ensure(module_set)}")
+            began = time.monotonic()
+            directory = binaries.ensure(module_set)
+            say(f"{module_set}: ready after {time.monotonic() - began:.0f} s in {directory}")
         return 0
     if command == "clean":
         lifecycle.clean()

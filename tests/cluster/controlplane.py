@@ -346,6 +346,8 @@ def _controller_manager_arguments(start: _Start) -> list[str]:
         f"--kube-api-qps={spec.client_qps}",
         f"--kube-api-burst={spec.client_qps}",
         "--profiling=false",
+        # The default lies below /usr/libexec and would be made there.
+        f"--flex-volume-plugin-dir={plane.directory / 'volume-plugins'}",
     ]
 
 

@@ -1,14 +1,11 @@
-"""The hardware ConfigMap that an agent would write, for nodes on which no agent can run.
+"""The hardware that an agent would measure, for nodes on which no agent can run.
 
 The document is the product's own model, so a simulated node cannot say what a real agent could not.
 """
 
 from datetime import UTC, datetime
-from typing import Any
 
-import yaml
-
-from tailwise.api.hardware import HARDWARE_KEY, HARDWARE_LABEL, MeasuredSpeed, NodeHardware
+from tailwise.api.hardware import MeasuredSpeed, NodeHardware
 from tests.cluster.simulated_nodes import SimulatedNode
 
 NAMESPACE = "tailwise-system"
@@ -37,18 +34,3 @@ def hardware(node: SimulatedNode) -> NodeHardware:
         ),
         measured_at=datetime.now(UTC),
     )
-
-
-def config_map(document: NodeHardware) -> dict[str, Any]:
-    """Return the manifest that carries the document."""
-    content = document.model_dump(mode="json", by_alias=True)
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {
-            "name": f"tailwise-hardware-{document.node}",
-            "namespace": NAMESPACE,
-            "labels": {HARDWARE_LABEL: "true"},
-        },
-        "data": {HARDWARE_KEY: yaml.safe_dump(content, sort_keys=False)},
-    }

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from tailwise.cluster.hardware import config_map
 from tests.cluster import (
     api,
     binaries,
@@ -243,7 +244,11 @@ def _make_nodes(client: api.Api, nodes: Sequence[SimulatedNode], progress: Progr
     )
     progress(f"creating {len(new)} nodes")
     api.for_each(lambda node: client.create(_node(node)), new)
-    api.for_each(lambda node: client.apply(hardware_maps.config_map(hardware_maps.hardware(node))), new)
+
+    def write(node: SimulatedNode) -> None:
+        client.apply(config_map(hardware_maps.hardware(node), hardware_maps.NAMESPACE))
+
+    api.for_each(write, new)
 
 
 def _node(node: SimulatedNode) -> dict[str, Any]:
