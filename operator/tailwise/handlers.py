@@ -57,7 +57,8 @@ async def latency_model(event: Any, memo: Any, **_: Any) -> None:
     memo.runtime.saw_latency_model(event["type"], event["object"])
 
 
-@kopf.on.probe(id="silenceSeconds")
+# Permanent: kopf would otherwise try a failed probe again for minutes before it answers at all.
+@kopf.on.probe(id="silenceSeconds", errors=kopf.ErrorsMode.PERMANENT)
 async def fresh(memo: Any, **_: Any) -> float:
     """How long the API server has not been heard; raises when that is too long, or a part has ended."""
     return float(memo.runtime.check_health())

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol, cast
 from urllib.parse import quote
@@ -25,7 +26,15 @@ from kubernetes_asyncio.client import ApiClient, Configuration
 
 from tailwise.api.labels import GROUP, VERSION
 
-_USER_AGENT = "tailwise"
+
+def _version() -> str:
+    try:
+        return version("tailwise")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "unknown"
+
+
+_USER_AGENT = f"tailwise/{_version()}"
 _IN_CLUSTER_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 

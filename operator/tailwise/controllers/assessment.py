@@ -130,6 +130,7 @@ class Assessor:
     ledger: assumption.AssumedLoad = field(default_factory=assumption.AssumedLoad)
     _tables: dict[Hashable, PredictionTable] = field(default_factory=dict)
     _stacks: dict[Hashable, _Stacked] = field(default_factory=dict)
+    _seconds_per_query: dict[Hashable, float] = field(default_factory=dict)
     _facts: _Made | None = None
 
     # ---- what changes
@@ -273,8 +274,15 @@ class Assessor:
     def _expected_millicores(self, profile: ModelProfile, serving: Serving, hardware: NodeHardware) -> int:
         seconds = None
         if serving.requests_per_second is not None:
-            question = Question(profile, serving, hardware, NodeLoad(cpu=0.0))
-            seconds = self.predictor.predict(question).terms.get("cpuMillisecondsBurnt", 0.0) / 1000
+            # A load given as a rate is simulated, for tens of milliseconds: once, not at each decision.
+            key = (_asked(profile, serving), hardware_class(hardware))
+            seconds = self._seconds_per_query.get(key)
+            if seconds is None:
+                question = Question(profile, serving, hardware, NodeLoad(cpu=0.0))
+                seconds = self.predictor.predict(question).terms.get("cpuMillisecondsBurnt", 0.0) / 1000
+                self._seconds_per_query[key] = seconds
+                while len(self._seconds_per_query) > _TABLES_KEPT:
+                    del self._seconds_per_query[next(iter(self._seconds_per_query))]
         return assumption.expected_millicores(
             cpu_seconds_per_query=seconds,
             requests_per_second=serving.requests_per_second,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -209,7 +209,7 @@ class PlacementController:
         if why.no_node:
             self.record(events.no_feasible_node(_regarding(pod), why.message))
         if isinstance(step, Release):
-            return await self._release(pod, known.key, why)
+            return await self._release(pod, known.key, _at_the_end(why, known, policy.timeout_seconds))
         self._waits(Key(pod.namespace, pod.name), True)
         self._note(known.key, PlacementNote(why.reason, why.message, why.candidates))
         if isinstance(step, Hold):
@@ -269,6 +269,17 @@ class PlacementController:
     def _note(self, workload: Key, note: PlacementNote) -> None:
         if self.workloads.note(workload, note):
             self.workload_changed(workload)
+
+
+def _at_the_end(why: _Undecided, known: KnownWorkload, timeout_seconds: int) -> _Undecided:
+    """Why a pod is let go, in words that stay true: an event cannot be changed once the model is read."""
+    if why.reason is not Reason.WAITING_FOR_PROFILE:
+        return why
+    message = (
+        f"the model of InferenceWorkload {known.key} was not read within spec.placement.timeoutSeconds "
+        f"({timeout_seconds} s); its condition ModelProfiled says what came of it"
+    )
+    return replace(why, message=message)
 
 
 def _regarding(pod: Pod) -> Regarding:

@@ -111,6 +111,7 @@ class Runtime:
         except BaseException:
             await self._client.close()
             raise
+        self.metrics.data_age(DataSource.HARDWARE, self._hardware_age)
         for reflector in self._view.reflectors:
             self._run(f"reflector {reflector.selection.resource.plural}", reflector.run())
         self._run("events", self._recorder.run())
@@ -243,6 +244,8 @@ class Runtime:
         """Seconds since the API server was last heard; raises RuntimeError when the operator is stuck."""
         if self.failure is not None:
             raise RuntimeError(self.failure)
+        if not self._started:
+            return 0.0  # waiting for the CRDs, which a restart would not bring
         silence = max(reflector.silence_seconds for reflector in self._view.reflectors)
         if silence > _DEAF_SECONDS:
             raise RuntimeError(f"the API server has not been heard for {silence:.0f} s")
@@ -337,6 +340,11 @@ class Runtime:
                     self._observed_at = datetime.now(UTC)
                 self._workloads.add(key)
             await asyncio.sleep(self.options.observe_seconds)
+
+    def _hardware_age(self) -> float | None:
+        # A copy: scrapes come on a thread of their own.
+        measured = [each.measured_at for each in tuple(self._view.hardware.values())]
+        return (datetime.now(UTC) - min(measured)).total_seconds() if measured else None
 
     def _observation_age(self) -> float | None:
         if self._observed_at is None:

@@ -26,7 +26,7 @@ from tailwise.api.not_implemented import unimplemented_workload_fields
 from tailwise.api.profile import ModelProfile
 from tailwise.controllers import workload_findings as findings
 from tailwise.controllers.conditions import Finding
-from tailwise.controllers.profiles import Answer, ProfileQuestion
+from tailwise.controllers.profiles import Answer, ProfileFailure, ProfileQuestion
 from tailwise.controllers.registry import KnownWorkload
 from tailwise.controllers.view import made_by
 from tailwise.domain.conditions import with_findings
@@ -143,10 +143,11 @@ def _findings(
     foreign = sorted(
         {f"{pod.name} ({made_by(pod)} and {pod.workload})" for pod in facts.pods if claimed_twice(pod)}
     )
+    note = _lasting_note(facts)
     placed = findings.placed(
         counts=counts,
-        reason=facts.note.reason if facts.note else None,
-        message=facts.note.message if facts.note else "",
+        reason=note.reason if note else None,
+        message=note.message if note else "",
         claimed_twice=foreign,
         without_gate=[pod.name for pod in mine if not pod.gated and pod.record is None],
         unschedulable=[
@@ -179,6 +180,17 @@ def _findings(
         others=(supported, profiled, placed),
     )
     return (ready, supported, profiled, placed, attainable, observed)
+
+
+def _lasting_note(facts: WorkloadFacts) -> PlacementNote | None:
+    """The note on the last decision; one made while the model was being read says what came of that."""
+    note = facts.note
+    if note is None or note.reason is not Reason.WAITING_FOR_PROFILE:
+        return note
+    if isinstance(facts.profile, ProfileFailure):
+        reason, message = findings.describe_failure(facts.profile)
+        return PlacementNote(reason, message, note.candidates)
+    return note
 
 
 def _counts(pods: Sequence[Pod]) -> PodCounts:
