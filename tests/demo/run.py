@@ -23,6 +23,7 @@ from tests.demo.target import Target
 
 CHART = Path(__file__).parents[2] / "helm" / "tailwise"
 SERVING_PORT = 8080
+_LEFT_BEHIND = "tailwise-demo/policy"
 
 
 @dataclass(slots=True)
@@ -43,6 +44,7 @@ class Run:
         if target.runs_containers:
             kubectl.apply([manifests.model_store(target)])
         self._helm()
+        self._remove_workloads()
         if not target.runs_containers:
             self.model_base_url = manifests.local_model_store(logs_directory("demo").parent / "demo-models")
             return
@@ -111,6 +113,15 @@ class Run:
         if done.returncode:
             raise TimeoutError(f"helm upgrade --install tailwise: {done.stderr.strip()}")
         self.stages.report("chart installed")
+
+    def _remove_workloads(self) -> None:
+        """End what an earlier run of the demonstration left on a cluster that was kept."""
+        kubectl = self.target.kubectl
+        in_demo = ("--namespace", NAMESPACE)
+        kubectl.run("delete", "deployments", *in_demo, "--selector", _LEFT_BEHIND, timeout_seconds=300)
+        kubectl.run("delete", "inferenceworkloads", *in_demo, "--all", timeout_seconds=300)
+        for selector in ("tailwise.dev/workload", _LEFT_BEHIND):
+            self.wait_gone(selector)
 
     def workloads(self) -> list[dict[str, Any]]:
         """The examples as this cluster needs them."""
