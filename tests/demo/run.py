@@ -84,6 +84,8 @@ class Run:
 
     def _helm(self) -> None:
         target = self.target
+        # The tag stays while the image changes: new pods, so that a kept cluster runs this code.
+        annotations = {"tailwise-demo/installed-at": str(int(time.time()))}
         values = {
             "image": {
                 "repository": target.operator_image.rpartition(":")[0],
@@ -95,9 +97,10 @@ class Run:
             "models": {"allowedNetworks": list(target.pod_networks)},
             "operator": {
                 "replicas": 1 if target.runs_containers else 0,
+                "podAnnotations": annotations,
                 **target.infrastructure.spec(),
             },
-            "agent": {"enabled": target.runs_containers},
+            "agent": {"enabled": target.runs_containers, "podAnnotations": annotations},
         }
         command = [target.helm, "upgrade", "--install", "tailwise", str(CHART)]
         command += ["--namespace", SYSTEM_NAMESPACE, "--values", "-"]
