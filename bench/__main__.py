@@ -60,7 +60,7 @@ def _placement_arguments(parser: argparse.ArgumentParser) -> None:
 def _placement(options: argparse.Namespace) -> Any:
     from bench import placement  # noqa: PLC0415
 
-    rounds = placement.measure(placement.plans(options), options.keep, _write)
+    rounds = placement.measure(placement.plans(options), options.cluster, options.keep, _write)
     return [asdict(each) for each in rounds]
 
 

@@ -25,6 +25,7 @@ from bench import machine, placement_stage
 from bench.placement_stage import OperatorProcess, Stage
 from bench.pod_watch import PodWatch, Seen, watching
 from tailwise.cluster.client import connect
+from tests.cluster import simulated
 
 _IN_FLIGHT = 32
 _DELAY_METRIC = "tailwise_placement_delay_seconds"
@@ -101,19 +102,20 @@ FULL = (
 )
 
 
-def measure(plans: Sequence[Plan], keep: bool, write: Callable[[str], object]) -> list[Round]:
-    """Run the plans on one cluster that grows, and write each round as it ends."""
+def measure(plans: Sequence[Plan], cluster: str, keep: bool, write: Callable[[str], object]) -> list[Round]:
+    """Run the plans on the cluster of this name, which grows, and write each round as it ends."""
     found: list[Round] = []
-    write(HEADER)
-    try:
-        for plan in plans:
-            stage = placement_stage.bring_up(plan.nodes)
-            for number, side in enumerate(_order(plan.rounds)):
-                found.append(_round(stage, plan, side, number))
-                write(row(found[-1]))
-    finally:
-        if not keep:
-            placement_stage.take_down()
+    with placement_stage.alone(cluster):
+        write(HEADER)
+        try:
+            for plan in plans:
+                stage = placement_stage.bring_up(cluster, plan.nodes)
+                for number, side in enumerate(_order(plan.rounds)):
+                    found.append(_round(stage, plan, side, number))
+                    write(row(found[-1]))
+        finally:
+            if not keep:
+                simulated.down(cluster)
     return found
 
 
@@ -276,6 +278,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pods-per-second", type=float, default=0.0, metavar="RATE", help="arrivals; default: all at once"
     )
+    parser.add_argument("--cluster", default="bench", metavar="NAME", help="whose nodes become the plan's")
     parser.add_argument("--keep", action="store_true", help="leave the cluster up for the next run")
     parser.add_argument("--cprofile", type=Path, metavar="FILE", help="profile the operator, which slows it")
     parser.add_argument(

@@ -18,10 +18,11 @@ from tailwise.cluster import apply
 from tailwise.cluster.client import INFERENCE_WORKLOADS, PODS, Client
 from tests.cluster import api, binaries, crds, ports, processes, simulated
 from tests.cluster.hardware_maps import NAMESPACE as SYSTEM_NAMESPACE
+from tests.cluster.locks import exclusive
+from tests.cluster.paths import cluster_directory
 from tests.models.rehydrate import reference
 
 ROOT = Path(__file__).resolve().parents[1]
-CLUSTER = "bench"
 _GATE_TEMPLATE = "templates/admission/placement-gate.yaml"
 # Models of which every simulated node can answer a query a second: what is measured is placing, not waiting.
 MODELS = (
@@ -48,19 +49,24 @@ class Stage:
         return {name: daemon.pid for name, daemon in running.items() if daemon is not None}
 
 
-def bring_up(nodes: int) -> Stage:
+@contextmanager
+def alone(cluster: str) -> Iterator[None]:
+    """Wait until no other benchmark has the cluster: each changes its nodes and ends the other's operator."""
+    lock = cluster_directory(cluster).parent / f".{cluster}.benchmark.lock"
+    with exclusive(lock, f"benchmark on cluster {cluster}"):
+        yield
+
+
+def bring_up(name: str, nodes: int) -> Stage:
     """Bring the cluster up, or change the one that is there into this."""
-    cluster = simulated.up(CLUSTER, nodes)
+    cluster = simulated.up(name, nodes)
+    # One that a crash left would place pods in the rounds that are without.
+    processes.stop(cluster.plane.directory, "operator")
     client = api.connect(cluster.plane)
     crds.apply(client)
     for manifest in _gate_policy():
         client.apply(manifest)
     return Stage(cluster, client)
-
-
-def take_down() -> None:
-    """End the cluster."""
-    simulated.down(CLUSTER)
 
 
 def _gate_policy() -> list[dict[str, Any]]:
