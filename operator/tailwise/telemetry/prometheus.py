@@ -7,6 +7,7 @@ holds up nothing else, and a third query waits instead of piling up threads.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,9 @@ _CONNECT_SECONDS = 3.0
 _RETRIES = 2
 _RETRY_BACKOFF_SECONDS = 0.2
 _MAX_MESSAGE = 300
+
+# Each retry would be told with the whole query; what came of the last is in the error.
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 
 class PrometheusError(RuntimeError):
@@ -52,6 +56,19 @@ class Vector:
     asked_at: datetime
 
 
+class _FormSession(requests.Session):
+    """Sends a POST's parameters in its body; prometheus-api-client leaves them in the URL.
+
+    A regular expression over a workload's pods outgrows what proxies let a URL be.
+    """
+
+    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+        """As in requests."""
+        if request.method == "POST":
+            request.data, request.params = request.params, {}
+        return super().prepare_request(request)
+
+
 class Prometheus:
     """A Prometheus server, or anything that answers its query API (Thanos, Mimir, VictoriaMetrics).
 
@@ -74,12 +91,11 @@ class Prometheus:
         self._timeout_seconds = timeout_seconds
         self._token_file = token_file
         self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="prometheus")
-        session = requests.Session()
+        session = _FormSession()
         session.verify = str(ca_file) if ca_file is not None else True
         self._connect = PrometheusConnect(
             url=self.url,
             session=session,
-            # POST: a regular expression over a workload's pods outgrows what proxies let a URL be.
             method="POST",
             retry=Retry(
                 total=_RETRIES,
@@ -106,6 +122,9 @@ class Prometheus:
             return _vector(answer, asked_at)
         except TimeoutError as error:
             reason: str = f"no answer within {self._timeout_seconds:g} s"
+            raise PrometheusError(f"Prometheus {self.url}: {purpose}: {reason}") from error
+        except requests.ConnectionError as error:
+            reason = f"{_short(error)}; see the operator's --prometheus-url"
             raise PrometheusError(f"Prometheus {self.url}: {purpose}: {reason}") from error
         except (PrometheusApiClientException, requests.RequestException, OSError) as error:
             raise PrometheusError(f"Prometheus {self.url}: {purpose}: {_short(error)}") from error
@@ -145,5 +164,7 @@ def _vector(answer: Any, asked_at: datetime) -> Vector:
 
 
 def _short(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    # requests wraps urllib3's error, which begins with the path and comes to the cause at its end.
+    inner = error.args[0] if isinstance(error, requests.RequestException) and error.args else error
+    text = " ".join(str(getattr(inner, "reason", error)).split()) or type(error).__name__
     return text if len(text) <= _MAX_MESSAGE else text[:_MAX_MESSAGE] + " …"

@@ -18,6 +18,8 @@ class Answer:
         self.headers: dict[str, str] = {}
         self.asked = 0
         self.last_authorization: str | None = None
+        self.last_path = ""
+        self.last_body = b""
 
     def vector(self, *elements: tuple[dict[str, str], float, str]) -> None:
         """Answer with an instant vector of (labels, evaluation time, value)."""
@@ -32,7 +34,8 @@ def answering() -> Iterator[tuple[str, Answer]]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            answer.last_path = self.path
+            answer.last_body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             answer.asked += 1
             answer.last_authorization = self.headers.get("Authorization")
             ended.wait(answer.delay_seconds)

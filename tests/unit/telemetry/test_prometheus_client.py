@@ -2,6 +2,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -42,6 +43,24 @@ async def test_the_event_loop_runs_on_while_prometheus_is_asked(server: tuple[st
     await prometheus.instant("up", "anything")
     turning.cancel()
     assert turns > 3
+    prometheus.close()
+
+
+async def test_a_long_query_travels_in_the_body_since_proxies_limit_urls(server: tuple[str, Answer]) -> None:
+    url, answer = server
+    prometheus = Prometheus(url)
+    query = 'up{pod=~"' + "|".join(f"pod-{number}" for number in range(2000)) + '"}'
+    await prometheus.instant(query, "anything")
+    assert answer.last_path == "/api/v1/query"
+    assert parse_qs(answer.last_body.decode())["query"] == [query]
+    prometheus.close()
+
+
+async def test_a_prometheus_that_is_away_is_told_by_its_cause_without_the_query() -> None:
+    prometheus = Prometheus("http://127.0.0.1:9")
+    with pytest.raises(PrometheusError, match=r"refused.*--prometheus-url") as raised:
+        await prometheus.instant("some_metric", "anything")
+    assert "some_metric" not in str(raised.value)
     prometheus.close()
 
 
