@@ -81,9 +81,9 @@ class Event:
 # ---- one constructor an event: pods
 
 
-def placed(pod: Regarding, node: str, sentence: str) -> Event:
-    """A pod got its node."""
-    return Event(pod, EventType.NORMAL, EventReason.PLACED, "Place", f"Placed on {node}: {sentence}")
+def placed(pod: Regarding, sentence: str) -> Event:
+    """A pod got its node, which ``sentence`` begins with."""
+    return Event(pod, EventType.NORMAL, EventReason.PLACED, "Place", f"Placed on {sentence}")
 
 
 def no_feasible_node(pod: Regarding, sentence: str) -> Event:

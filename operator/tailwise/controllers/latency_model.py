@@ -34,7 +34,8 @@ def latency_model_findings(model: LatencyModel | None, fault: str) -> tuple[Find
         message = f"this version does not act upon {', '.join(fields)}; it goes on as if they were left out"
         supported = bad(ConditionType.SPEC_SUPPORTED, Reason.NOT_IMPLEMENTED, message)
     else:
-        supported = good(ConditionType.SPEC_SUPPORTED, Reason.ALL_FIELDS_SUPPORTED)
+        message = "every field that the spec uses is acted upon"
+        supported = good(ConditionType.SPEC_SUPPORTED, Reason.ALL_FIELDS_SUPPORTED, message)
     return (
         good(ConditionType.READY, Reason.SERVING_PRIOR, "version 0, the physics prior, answers"),
         supported,

@@ -179,7 +179,7 @@ class PlacementController:
         self.metrics.placed("Placed", (now - pod.created_at).total_seconds())
         self.metrics.predicted(best.source.value)
         self._waits(Key(pod.namespace, pod.name), False)
-        self.record(events.placed(_regarding(pod), best.node, decision.message()))
+        self.record(events.placed(_regarding(pod), decision.message()))
         note = PlacementNote(Reason.ALL_PODS_PLACED, "", candidate_summary(decision.verdicts))
         self.workloads.note(known.key, note)
         self.workload_changed(known.key)
@@ -213,7 +213,9 @@ class PlacementController:
         self._waits(Key(pod.namespace, pod.name), True)
         self._note(known.key, PlacementNote(why.reason, why.message, why.candidates))
         if isinstance(step, Hold):
-            self.record(events.held(_regarding(pod), why.message))
+            # While the model is being read the condition says so; what is told of it stays told.
+            if why.reason is not Reason.WAITING_FOR_PROFILE:
+                self.record(events.held(_regarding(pod), why.message))
             return _HELD_RETRY_SECONDS
         # The longer a pod has waited, the less likely that a moment more makes the difference.
         waited = (now - pod.created_at).total_seconds()
@@ -228,8 +230,8 @@ class PlacementController:
             return _SHORTEST_RETRY_SECONDS
         self.metrics.placed("Fallback", (now - pod.created_at).total_seconds())
         self._waits(Key(pod.namespace, pod.name), False)
-        self.record(events.fell_back(_regarding(pod), why.message))
-        if workload is not None:
+        if workload is not None:  # else the event on its label tells this too
+            self.record(events.fell_back(_regarding(pod), why.message))
             self._note(workload, PlacementNote(why.reason, why.message, why.candidates))
         _LOGGER.info(
             "left to the default scheduler: %s",

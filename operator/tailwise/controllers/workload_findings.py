@@ -45,7 +45,8 @@ def supported(fault: str, unsupported: Sequence[str]) -> Finding:
             f"this version does not act upon {', '.join(unsupported)}; it goes on as if they were left out"
         )
         return bad(ConditionType.SPEC_SUPPORTED, Reason.NOT_IMPLEMENTED, message)
-    return good(ConditionType.SPEC_SUPPORTED, Reason.ALL_FIELDS_SUPPORTED)
+    message = "every field that the spec uses is acted upon"
+    return good(ConditionType.SPEC_SUPPORTED, Reason.ALL_FIELDS_SUPPORTED, message)
 
 
 def unreadable(fault: Finding) -> tuple[Finding, ...]:
@@ -76,12 +77,12 @@ def profiled(given: bool, answer: Answer | None) -> Finding:
             f"{each.operator} {each.node}: {each.reason}".strip() for each in answer.unresolved[:_NAMED]
         )
         message = (
-            f"{answer.unresolved_count or len(answer.unresolved)} operators could not be counted "
-            f"({answer.counted_percent} % were): {named}. The prediction is too low by what they cost; "
-            "give the missing figures in spec.model.profile"
+            f"{answer.unresolved_count or len(answer.unresolved)} of the graph's operators could not be "
+            f"counted ({answer.counted_percent} % were): {named}. The prediction is too low by what they "
+            "cost; give the missing figures in spec.model.profile"
         )
         return Finding(kind, ConditionStatus.TRUE, Reason.PROFILE_PARTIAL, message, alarming=True)
-    return good(kind, Reason.PROFILE_COMPLETE)
+    return good(kind, Reason.PROFILE_COMPLETE, "every operator of the graph was counted")
 
 
 def describe_failure(failure: ProfileFailure) -> tuple[Reason, str]:
@@ -111,7 +112,8 @@ def placed(  # noqa: PLR0911 - one rule a return, the first that holds counts
         text = f"{counts.pending} of {total} pods wait"
         if reason in (None, Reason.ALL_PODS_PLACED):
             return bad(kind, Reason.PODS_PENDING, text, alarming=False)
-        alarming = reason not in (Reason.PODS_PENDING, Reason.WAITING_FOR_PROFILE)
+        # A model that cannot be read has its event already, by ModelProfiled.
+        alarming = reason not in (Reason.PODS_PENDING, Reason.WAITING_FOR_PROFILE, *_MODEL_REASONS.values())
         return bad(kind, reason, f"{text}: {message}", alarming=alarming)
     if unschedulable:
         text = f"kube-scheduler does not bind {_some(unschedulable)}"
@@ -124,10 +126,11 @@ def placed(  # noqa: PLR0911 - one rule a return, the first that holds counts
         return bad(kind, Reason.FELL_BACK, text)
     if counts.fallback:
         text = f"{counts.fallback} of {total} pods were left to the default scheduler"
-        return bad(kind, Reason.FELL_BACK, f"{text}: {message}" if message else text)
+        # Each of these pods has its own event.
+        return bad(kind, Reason.FELL_BACK, f"{text}: {message}" if message else text, alarming=False)
     if total == 0:
         return unknown(kind, Reason.NO_PODS, "there are no pods")
-    return good(kind, Reason.ALL_PODS_PLACED, f"{counts.placed} of {total} pods stand where it was decided")
+    return good(kind, Reason.ALL_PODS_PLACED, f"a node was chosen for {counts.placed} of {total} pods")
 
 
 def attainable(slo_milliseconds: int, bounds: Sequence[int], reason: Reason | None, message: str) -> Finding:
@@ -140,11 +143,16 @@ def attainable(slo_milliseconds: int, bounds: Sequence[int], reason: Reason | No
     worst = max(bounds)
     if worst > slo_milliseconds:
         text = (
-            f"the highest bound is {worst} ms, over spec.slo.latencyMilliseconds {slo_milliseconds}; "
+            f"the highest bound on a pod's P90 is {worst} ms, over spec.slo.latencyMilliseconds "
+            f"({slo_milliseconds}); "
             "raise it, or give the pods more CPU or faster nodes"
         )
         return bad(kind, Reason.NO_NODE_MEETS_SLO, text)
-    return good(kind, Reason.WITHIN_SLO, f"the highest bound is {worst} ms of {slo_milliseconds} ms")
+    text = (
+        f"the highest bound on a pod's P90 is {worst} ms, within spec.slo.latencyMilliseconds "
+        f"({slo_milliseconds})"
+    )
+    return good(kind, Reason.WITHIN_SLO, text)
 
 
 _OBSERVED_REASONS: dict[NoLatency, Reason] = {

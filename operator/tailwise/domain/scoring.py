@@ -117,7 +117,7 @@ class Decision:
             return (
                 f"{best.node}: predicted P90 {_figure(best.p90_milliseconds)} ms, bound "
                 f"{_figure(best.bound_milliseconds)} ms, SLO {_figure(self.slo_milliseconds)} ms "
-                f"({best.source}); {summary}"
+                f"({_SOURCE_WORDS[best.source]}); {summary}"
             )
         return (
             f"{summary}; best is {_figure(best.bound_milliseconds)} ms on {best.node}, "
@@ -199,6 +199,14 @@ def _candidate(names: tuple[str, ...], predicted: PredictedLatencies, position: 
         source=SOURCES[int(predicted.source_codes[position])],
         age_seconds=None if np.isnan(age) else age,
     )
+
+
+_SOURCE_WORDS = {
+    PredictionSource.LEARNED: "learned",
+    PredictionSource.PRIOR: "by the physics prior",
+    PredictionSource.STALE: "Stale: the node's load is not known",
+    PredictionSource.OUT_OF_DISTRIBUTION: "OutOfDistribution: by the physics prior",
+}
 
 
 def _figure(milliseconds: float) -> str:
