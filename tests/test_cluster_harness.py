@@ -12,7 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.cluster import api, binaries, controlplane, lifecycle, paths, pki, processes, prometheus, simulated
+from tests.cluster import (
+    api,
+    binaries,
+    controlplane,
+    lifecycle,
+    paths,
+    pki,
+    probes,
+    processes,
+    prometheus,
+    simulated,
+)
 from tests.cluster.controlplane import ControlPlane, ControlPlaneSpec
 from tests.cluster.locks import Progress
 from tests.cluster.simulated import SimulatedCluster
@@ -270,6 +281,12 @@ def test_a_daemon_that_ends_while_it_should_become_ready_shows_its_log(state: Pa
     with pytest.raises(processes.DaemonError, match="no such flag"):
         daemon = processes.start(state, "broken", ["sh", "-c", "echo no such flag >&2; exit 3"])
         processes.wait_until_ready("broken", lambda: "no answer", daemons=(daemon,))
+
+
+def test_a_client_that_fails_or_hangs_is_no_answer_yet_and_no_error() -> None:
+    assert probes.succeeds(["true"])() is None
+    assert probes.succeeds(["sh", "-c", "echo refused >&2; exit 1"])() == "sh: refused"
+    assert probes.succeeds(["sleep", "30"], timeout_seconds=0.2)() == "sleep: no answer in 0.2 s"
 
 
 def test_the_cluster_of_a_killed_session_is_ended_by_the_next(state: Path) -> None:

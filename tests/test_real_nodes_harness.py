@@ -213,6 +213,7 @@ def _traces(name: str) -> list[str]:
             found += [f"mount in {table}" for line in table.read_text().splitlines() if directory in line]
         except OSError:
             continue
+    found += [str(path) for path in paths.clusters_directory().glob(f".{name}.*")]
     return found + ([directory] if Path(directory).exists() else [])
 
 

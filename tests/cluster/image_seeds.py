@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
-from tests.cluster import base_images, paths, processes
+from tests.cluster import base_images, paths, probes, processes
 from tests.cluster.base_images import ImageError, file_name, run
 from tests.cluster.locks import Progress, exclusive, say
 
@@ -142,7 +142,7 @@ def _import(making: Path, archives: Sequence[Path], progress: Progress) -> None:
         try:
             processes.wait_until_ready(
                 "image seed: containerd",
-                lambda: None if _succeeds([*client, "version"]) else "no answer on its socket",
+                probes.succeeds([*client, "version"]),
                 daemons=[daemon],
                 progress=progress,
             )
@@ -171,10 +171,6 @@ disabled_plugins = [
 [grpc]
   address = "{socket}"
 """
-
-
-def _succeeds(command: Sequence[str]) -> bool:
-    return subprocess.run(command, capture_output=True, check=False, timeout=10).returncode == 0
 
 
 # ---- copies that share

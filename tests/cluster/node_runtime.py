@@ -11,7 +11,6 @@ import hashlib
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.cluster import cgroups, hosts, node_configuration, pki, processes
+from tests.cluster import cgroups, hosts, node_configuration, pki, probes, processes
 from tests.cluster.locks import Progress
 from tests.cluster.node_shapes import machine_cores
 from tests.cluster.real_node import RealNode
@@ -39,10 +38,9 @@ def start_containerd(node: RealNode, progress: Progress) -> processes.Daemon:
     containerd = _start_inside(
         node, holder, "containerd", ["containerd", "--config", str(configuration)], progress
     )
-    client = inside(node, "ctr", "version")
     processes.wait_until_ready(
         f"{node.name}: containerd",
-        lambda: None if _succeeds(client) else "no answer on its socket",
+        probes.succeeds(inside(node, "ctr", "version")),
         daemons=[holder, containerd],
         progress=progress,
     )
@@ -214,7 +212,3 @@ def _write(path: Path, content: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
     return path
-
-
-def _succeeds(command: Sequence[str]) -> bool:
-    return subprocess.run(command, capture_output=True, check=False, timeout=10).returncode == 0

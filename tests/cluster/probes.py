@@ -1,4 +1,4 @@
-"""Asking a daemon over HTTPS or HTTP whether it is ready, also from inside another network namespace."""
+"""Asking a daemon whether it is ready: over HTTPS or HTTP, also behind a command prefix, or by its client."""
 
 import ssl
 import subprocess
@@ -11,6 +11,7 @@ from pathlib import Path
 from tests.cluster.pki import KeyPair
 
 _TIMEOUT_SECONDS = 3.0
+_CLIENT_TIMEOUT_SECONDS = 10.0
 
 
 def answers(
@@ -33,6 +34,26 @@ def answers(
     def probe() -> str | None:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         return None if done.returncode == 0 else (done.stdout or done.stderr).strip()[-200:]
+
+    return probe
+
+
+def succeeds(
+    command: Sequence[str], *, timeout_seconds: float = _CLIENT_TIMEOUT_SECONDS
+) -> Callable[[], str | None]:
+    """Return a probe for `processes.wait_until_ready`: None once the client `command` ends with 0.
+
+    One that does not end in time is no answer: clients wait themselves for a socket that is not there yet.
+    """
+
+    def probe() -> str | None:
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=timeout_seconds
+            )
+        except subprocess.TimeoutExpired:
+            return f"{command[0]}: no answer in {timeout_seconds:g} s"
+        return None if done.returncode == 0 else f"{command[0]}: {done.stderr.strip()[-200:]}"
 
     return probe
 

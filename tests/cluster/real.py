@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ def up(
 
 def down(name: str = "real", progress: Progress = say) -> None:
     """End the cluster and remove everything of it but its logs; works from whatever a crash left."""
-    with _lock(name, progress):
+    with _lock(name, progress, remove=True):
         record = _read_record(name)
         network = hosts.HostNetwork(record["network"]) if record else None
         shapes = _recorded_shapes(record) if record else ()
@@ -360,5 +361,6 @@ def _names() -> tuple[str, ...]:
     return tuple(name for name in paths.cluster_names() if (_directory(name) / _RECORD).exists())
 
 
-def _lock(name: str, progress: Progress) -> Any:
-    return exclusive(paths.clusters_directory() / f".{name}.real.lock", f"cluster {name}", progress)
+def _lock(name: str, progress: Progress, *, remove: bool = False) -> AbstractContextManager[None]:
+    path = paths.clusters_directory() / f".{name}.real.lock"
+    return exclusive(path, f"cluster {name}", progress, remove=remove)
