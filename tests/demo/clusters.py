@@ -16,7 +16,7 @@ from tests.demo.target import Scheduling, Target, TargetKind, role
 ROOT = Path(__file__).parents[2]
 OPERATOR_IMAGE = "localhost/tailwise/operator:dev"
 SERVING_IMAGE = "localhost/tailwise/serving:dev"
-CLUSTER = "demo"
+CLUSTERS = {TargetKind.REAL: "demo", TargetKind.SIMULATED: "demo-simulated"}
 
 LEFT_OUT = (
     "Without root there are no real nodes: kwok says that pods run, but no container does. Left out: the "
@@ -40,7 +40,7 @@ def choose(kubeconfig: str | None, wanted: str | None) -> TargetKind:
 def real(report: Callable[[str], None]) -> Target:
     """The harness's unequal nodes, brought up for the demonstration."""
     archives = build_images(report)
-    cluster = lifecycle.up(Size.REAL, CLUSTER, images=archives, progress=report)
+    cluster = lifecycle.up(Size.REAL, CLUSTERS[TargetKind.REAL], images=archives, progress=report)
     return _on_real_nodes(cluster, report)
 
 
@@ -89,7 +89,7 @@ def _on_real_nodes(cluster: RealCluster, report: Callable[[str], None]) -> Targe
 def simulated(report: Callable[[str], None]) -> Target:
     """Nodes made by kwok in the paper's proportion; no container runs."""
     report(LEFT_OUT)
-    cluster = lifecycle.up(Size.SIMULATED, CLUSTER, nodes="4", progress=report)
+    cluster = lifecycle.up(Size.SIMULATED, CLUSTERS[TargetKind.SIMULATED], nodes="4", progress=report)
     kubernetes = binaries.ensure("kubernetes", ("kubectl",), progress=report)
     return Target(
         kind=TargetKind.SIMULATED,
@@ -145,6 +145,6 @@ def existing(
 def down(report: Callable[[str], None], kind: TargetKind) -> None:
     """End the cluster that the demonstration made; a user's own is left as it is."""
     if kind is TargetKind.REAL:
-        lifecycle.down(Size.REAL, CLUSTER, report)
+        lifecycle.down(Size.REAL, CLUSTERS[TargetKind.REAL], report)
     elif kind is TargetKind.SIMULATED:
-        lifecycle.down(Size.SIMULATED, CLUSTER, report)
+        lifecycle.down(Size.SIMULATED, CLUSTERS[TargetKind.SIMULATED], report)
