@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -121,14 +122,17 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(store: Store) -> Iterator[Store]:
+def serving(store: Store, tls: ssl.SSLContext | None = None) -> Iterator[Store]:
     """Serve a store on a free port of loopback; sets its ``url`` (without a trailing slash)."""
     handler = type("Handler", (_Handler,), {"store": store})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
-    store.url = f"http://127.0.0.1:{server.server_address[1]}"
+    scheme = "http" if tls is None else "https"
+    store.url = f"{scheme}://127.0.0.1:{server.server_address[1]}"
     try:
         yield store
     finally:
