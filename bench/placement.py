@@ -111,8 +111,7 @@ def measure(plans: Sequence[Plan], cluster: str, keep: bool, write: Callable[[st
             for plan in plans:
                 stage = placement_stage.bring_up(cluster, plan.nodes)
                 for number, side in enumerate(_order(plan.rounds)):
-                    found.append(_round(stage, plan, side, number))
-                    write(row(found[-1]))
+                    found.append(_round(stage, plan, side, number, write))
         finally:
             if not keep:
                 simulated.down(cluster)
@@ -128,15 +127,19 @@ def _order(rounds: int) -> list[Side]:
 # ---- one round
 
 
-def _round(stage: Stage, plan: Plan, side: Side, number: int) -> Round:
+def _round(stage: Stage, plan: Plan, side: Side, number: int, write: Callable[[str], object]) -> Round:
     name = f"bench-{plan.nodes}-{plan.pods}-{side.value}-{number}-{int(time.time())}"
     with placement_stage.namespace(stage, name):
         if side is Side.SCHEDULER:
-            return _measured(stage, plan, name, (), None)
-        placement_stage.await_gate(stage, name)
-        workloads = placement_stage.make_workloads(stage, name)
-        with placement_stage.operator(stage, plan.cprofile, plan.operator_arguments) as process:
-            return _measured(stage, plan, name, workloads, process)
+            found = _measured(stage, plan, name, (), None)
+        else:
+            placement_stage.await_gate(stage, name)
+            workloads = placement_stage.make_workloads(stage, name)
+            with placement_stage.operator(stage, plan.cprofile, plan.operator_arguments) as process:
+                found = _measured(stage, plan, name, workloads, process)
+        # Before the namespace goes: that may fail, and what was measured should not go with it.
+        write(row(found))
+    return found
 
 
 def _measured(
