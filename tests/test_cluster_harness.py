@@ -37,6 +37,8 @@ nodes:
   - {name: busy, cores: 4, megahertz: 3000, node_class: fast, utilisation: 80, labels: {zone: a}}
   - {name: tainted, cores: 2, taints: ["dedicated=batch:NoSchedule"]}
 """
+# controller-manager makes it where it may, unless it is told another.
+_DEFAULT_VOLUME_PLUGINS = Path("/usr/libexec/kubernetes")
 
 
 def _daemon_ids(plane: ControlPlane) -> dict[str, int]:
@@ -105,12 +107,14 @@ def test_a_size_does_not_take_the_name_of_another_size(own_control_plane: Contro
 
 def test_down_leaves_no_process_and_no_state_but_the_logs(progress: Progress) -> None:
     name = f"harness-down-{os.getpid()}"
+    had_plugins = _DEFAULT_VOLUME_PLUGINS.exists()
     plane = lifecycle.up(Size.CONTROL_PLANE, name, owned=True, progress=progress)
     ids = _daemon_ids(plane).values()
     lifecycle.down(Size.CONTROL_PLANE, name, progress)
     assert processes.marked(plane.directory) == ()
     assert [pid for pid in ids if processes.start_ticks(pid) is not None] == []
     assert not plane.directory.exists()
+    assert _DEFAULT_VOLUME_PLUGINS.exists() == had_plugins
     assert (plane.logs / "kube-apiserver.log").stat().st_size > 0
     lifecycle.down(Size.CONTROL_PLANE, name, progress)
 
