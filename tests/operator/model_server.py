@@ -1,5 +1,6 @@
 """A server of model files, good and bad, for the operator under test to read."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -8,7 +9,33 @@ import onnx
 from aiohttp import web
 from onnx import TensorProto, helper, numpy_helper
 
-PATHS = ("good", "dynamic", "partial", "truncated", "words", "missing", "redirect", "slow")
+_HUGE_BYTES = 5 * 2**30
+_CHUNK_BYTES = 2**18
+
+
+def _varint(number: int) -> bytes:
+    out = b""
+    while number > 0x7F:
+        out, number = out + bytes([number & 0x7F | 0x80]), number >> 7
+    return out + bytes([number])
+
+
+# An ir_version, then a graph of 4 TiB that is nothing but nodes of 1 KiB: no weights to jump over.
+_ENDLESS_HEAD = b"\x08\x08\x3a" + _varint(2**42)
+# The same that ends with the file: the rest of it, less the eight bytes that say so.
+_HUGE_HEAD = b"\x08\x08\x3a" + _varint(_HUGE_BYTES - 8)
+_NODES = (b"\x0a" + _varint(1024) + bytes(1024)) * (_CHUNK_BYTES // 1024 + 2)
+_NODE_BYTES = 1 + len(_varint(1024)) + 1024
+
+
+def _endless(head: bytes, offset: int, length: int) -> bytes:
+    """Bytes of a file of nodes; at most a chunk of them."""
+    if offset < len(head):
+        return (head[offset:] + _NODES)[:length]
+    begin = (offset - len(head)) % _NODE_BYTES
+    return _NODES[begin : begin + min(length, _CHUNK_BYTES)]
+
+
 _LINK_LOCAL = "http://169.254.169.254/latest/meta-data/model.onnx"
 
 
@@ -81,7 +108,38 @@ def _application() -> web.Application:
         headers = {"Content-Range": f"bytes {span.start}-{last}/{len(body)}", "Accept-Ranges": "bytes"}
         return web.Response(status=206, body=part, headers=headers)
 
+    async def endless(request: web.Request) -> web.StreamResponse:
+        """A graph that goes on: announced as 5 GB or not at all, in ranges or whole."""
+        announced, ranged = "huge" in request.path, "ranges" in request.path
+        head = _HUGE_HEAD if announced else _ENDLESS_HEAD
+        span = request.http_range
+        start, stop = 0, _HUGE_BYTES if announced else 2**42
+        response = web.StreamResponse()
+        if ranged and span.start is not None:
+            start, stop = span.start, min(stop, span.stop or stop)
+            response.set_status(206)
+            whole = _HUGE_BYTES if announced else "*"
+            response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{whole}"
+        if announced or ranged:
+            response.content_length = stop - start
+        # The reader hangs up when it has had enough.
+        with contextlib.suppress(ConnectionError):
+            await response.prepare(request)
+            while start < stop:
+                chunk = _endless(head, start, stop - start)
+                await response.write(chunk)
+                start += len(chunk)
+        return response
+
+    async def late(_: web.Request) -> web.Response:
+        """No such file, after the time of a test's pods is up."""
+        await asyncio.sleep(3)
+        raise web.HTTPNotFound
+
     application = web.Application()
+    application.router.add_get("/late.onnx", late)
+    for kind in ("huge-ranges", "huge-whole", "endless-ranges", "endless-whole"):
+        application.router.add_get(f"/{kind}.onnx", endless)
     application.router.add_get("/redirect.onnx", redirect)
     application.router.add_get("/{name}.onnx", give)
     return application

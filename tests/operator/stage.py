@@ -259,14 +259,18 @@ class Look:
         found = [each for each in status.get("conditions", []) if each["type"] == kind]
         return found[0] if found else {}
 
-    async def events(self, reason: str, about: str | None = None) -> list[dict[str, Any]]:
+    async def all_events(self) -> list[dict[str, Any]]:
+        """All events that the operator told."""
         listed = await self.client.request("GET", EVENTS.path(self.namespace))
         return [
+            event for event in listed["items"] if event.get("reportingController", "").startswith("tailwise")
+        ]
+
+    async def events(self, reason: str, about: str | None = None) -> list[dict[str, Any]]:
+        return [
             event
-            for event in listed["items"]
-            if event["reason"] == reason
-            and event.get("reportingController", "").startswith("tailwise")
-            and about in (None, event["regarding"]["name"])
+            for event in await self.all_events()
+            if event["reason"] == reason and about in (None, event["regarding"]["name"])
         ]
 
     async def told_of(self, reason: str, about: str) -> list[dict[str, Any]]:

@@ -46,6 +46,14 @@ def add_parser(subparsers: Any) -> None:
     models.add_argument(
         "--allow-model-files", action="store_true", help="read file:// URLs too, for development"
     )
+    models.add_argument(
+        "--model-retry-seconds",
+        type=_positive_seconds,
+        default=5.0,
+        metavar="SECONDS",
+        help="wait before a model that could not be read is tried again; doubles up to 60 times this, and is "
+        "120 times this where the file itself is wrong",
+    )
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     parser.add_argument(
         "--log-format", default=LogFormat.JSON.value, choices=[each.value for each in LogFormat]
@@ -154,6 +162,7 @@ def _options(arguments: argparse.Namespace) -> OperatorOptions:
         observe_seconds=float(arguments.observe_seconds),
         model_networks=tuple(arguments.allow_model_network),
         model_files=arguments.allow_model_files,
+        model_retry_seconds=arguments.model_retry_seconds,
         leader_elect=arguments.leader_elect,
         metrics_port=arguments.metrics_port,
         placement_workers=arguments.placement_workers,
@@ -179,6 +188,13 @@ def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text}: give 1 or more")
+    return number
+
+
+def _positive_seconds(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: give a time above 0")
     return number
 
 

@@ -30,6 +30,7 @@ class OperatorOptions:
     observe_seconds: float = 30.0
     model_networks: tuple[Network, ...] = ()
     model_files: bool = False
+    model_retry_seconds: float = 5.0
     leader_elect: bool = True
     metrics_port: int = 9090
     placement_workers: int = 16

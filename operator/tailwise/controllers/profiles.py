@@ -24,10 +24,10 @@ _LOGGER = logging.getLogger(__name__)
 
 # Each reading is a process of its own with some 100 MiB.
 _READINGS_AT_ONCE = 2
-_FIRST_RETRY_SECONDS = 5.0
-_LONGEST_RETRY_SECONDS = 300.0
-# What the file itself is to blame for may be mended in place, but not by waiting.
-_RETRY_OF_LASTING_FAILURES_SECONDS = 600.0
+# In first waits: what comes from the network passes sooner or later; what the file itself is to blame for
+# may be mended in place, but not by waiting.
+_LONGEST_RETRY = 60
+_RETRY_OF_LASTING_FAILURES = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +75,20 @@ Inspect = Callable[[ProfileQuestion], Awaitable[ModelProfile]]
 
 
 class ProfileStore:
-    """The answers. ``on_answer`` is called in the event loop whenever one is new or differs."""
+    """The answers. ``on_answer`` is called in the event loop whenever one is new or differs.
+
+    A failure is tried again after ``retry_seconds``, then after twice that, up to 60 times that.
+    """
 
     def __init__(
         self,
         inspect: Inspect,
         on_answer: Callable[[ProfileQuestion], None],
         metrics: OperatorMetrics | None = None,
+        *,
+        retry_seconds: float = 5.0,
     ) -> None:
+        self._retry_seconds = retry_seconds
         self._inspect = inspect
         self._on_answer = on_answer
         self._metrics = metrics
@@ -132,7 +138,7 @@ class ProfileStore:
             _LOGGER.info(
                 "model %s: %s: %s (attempt %d)", question.url, answer.error.reason, answer.error, attempts
             )
-            await asyncio.sleep(_retry_seconds(answer))
+            await asyncio.sleep(self._retry_seconds * _retry_factor(answer))
 
     async def _read(self, question: ProfileQuestion, attempts: int) -> Answer:
         async with self._slots:
@@ -152,7 +158,7 @@ class ProfileStore:
             return answer
 
 
-def _retry_seconds(failure: ProfileFailure) -> float:
+def _retry_factor(failure: ProfileFailure) -> float:
     if not failure.error.retryable:
-        return _RETRY_OF_LASTING_FAILURES_SECONDS
-    return min(_FIRST_RETRY_SECONDS * 2.0 ** (failure.attempts - 1), _LONGEST_RETRY_SECONDS)
+        return _RETRY_OF_LASTING_FAILURES
+    return float(min(2 ** min(failure.attempts - 1, 10), _LONGEST_RETRY))

@@ -91,7 +91,9 @@ class Runtime:
             self._client, options.namespace, self.registry, self.metrics.watch_restarted
         )
         self._assessor = Assessor(self._view, PriorPredictor())
-        self._profiles = ProfileStore(self._inspect, self._profile_answered, self.metrics)
+        self._profiles = ProfileStore(
+            self._inspect, self._profile_answered, self.metrics, retry_seconds=options.model_retry_seconds
+        )
         self._workload = InferenceWorkloadController(
             self._client, self._view, self._profiles, self._recorder.record
         )

@@ -35,6 +35,17 @@ _MODEL_REASONS: dict[str, Reason] = {
 }
 
 
+_BY_HAND = "give spec.model.profile by hand"
+_MODEL_WAYS_OUT: dict[Reason, str] = {
+    Reason.MODEL_UNREACHABLE: "check the host, and that the operator's pod may reach it",
+    Reason.MODEL_FORBIDDEN: f"use a URL that needs none, or {_BY_HAND}",
+    Reason.MODEL_INVALID: "give the URL of a whole ONNX file",
+    Reason.MODEL_TOO_LARGE: _BY_HAND,
+    Reason.DIGEST_MISMATCH: "correct it, or the file",
+    Reason.MODEL_UNREADABLE: _BY_HAND,
+}
+
+
 def supported(fault: str, unsupported: Sequence[str]) -> Finding:
     """SpecSupported: the spec can be read, and every field in use has its behaviour."""
     if fault:
@@ -87,7 +98,10 @@ def profiled(given: bool, answer: Answer | None) -> Finding:
 
 def describe_failure(failure: ProfileFailure) -> tuple[Reason, str]:
     """Reason and sentence of a model that could not be read; the sentence names the field."""
-    return _MODEL_REASONS.get(failure.error.reason, Reason.MODEL_UNREADABLE), str(failure.error)
+    reason = _MODEL_REASONS.get(failure.error.reason, Reason.MODEL_UNREADABLE)
+    way_out = _MODEL_WAYS_OUT.get(reason, "")
+    told = str(failure.error)
+    return reason, told if way_out in told else f"{told}; {way_out}"
 
 
 def placed(  # noqa: PLR0911 - one rule a return, the first that holds counts
