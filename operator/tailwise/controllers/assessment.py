@@ -132,6 +132,7 @@ class Assessor:
     _stacks: dict[Hashable, _Stacked] = field(default_factory=dict)
     _seconds_per_query: dict[Hashable, float] = field(default_factory=dict)
     _facts: _Made | None = None
+    _preparing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     # ---- what changes
 
@@ -176,11 +177,21 @@ class Assessor:
 
     async def prepare(self, profile: ModelProfile, serving: Serving) -> None:
         """Work out the tables that are missing for this way of serving, off the event loop."""
-        facts = self._node_facts(self.view.state.snapshot())
         asked = _asked(profile, serving)
-        stacked = self._stacks.get(asked)
-        if stacked is not None and stacked.classes is facts.classes:
+        if self._is_prepared(asked):
             return
+        # Pods of a new workload come together: the first has the tables worked out, the others wait for them.
+        async with self._preparing:
+            if not self._is_prepared(asked):
+                await self._work_out(asked, profile, serving)
+
+    def _is_prepared(self, asked: Hashable) -> bool:
+        facts = self._node_facts(self.view.state.snapshot())
+        stacked = self._stacks.get(asked)
+        return stacked is not None and stacked.classes is facts.classes
+
+    async def _work_out(self, asked: Hashable, profile: ModelProfile, serving: Serving) -> None:
+        facts = self._node_facts(self.view.state.snapshot())
         missing = [each for each in facts.classes if (asked, hardware_class(each)) not in self._tables]
         if missing:
             made = await asyncio.to_thread(
