@@ -45,6 +45,10 @@ _STAGES = (
 _SHAPE_ANNOTATION = "tailwise.dev/simulated-shape"
 _MANAGED_ANNOTATION = {"kwok.x-k8s.io/node": "fake"}
 _MANY_NODES = 500
+_LEASE_SECONDS = 200
+# kwok renews a lease after a quarter of its duration, 50 s: just what controller-manager waits by default
+# before it calls a node NotReady, so that nodes came and went as soon as the machine was busy.
+_PATIENCE = (f"--node-monitor-grace-period={_LEASE_SECONDS}s",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,10 @@ def up(
     wanted = read(nodes)
     for program in ("kwok", "prometheus"):
         binaries.program(program, progress=progress)
-    plane = controlplane.up(ControlPlaneSpec(name, kubernetes_version=kubernetes_version), progress)
+    spec = ControlPlaneSpec(
+        name, kubernetes_version=kubernetes_version, extra_arguments={"kube-controller-manager": _PATIENCE}
+    )
+    plane = controlplane.up(spec, progress)
     with exclusive(plane.directory.parent / f".{name}.lock", f"cluster {name}", progress):
         began = time.monotonic()
         exported = _start_exporter(plane, wanted, progress)
@@ -220,7 +227,7 @@ def _start_kwok(plane: ControlPlane, progress: Progress) -> processes.Daemon:
         "--v=WARN",
         "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
         # Long leases keep the heartbeats of thousands of nodes cheap.
-        "--node-lease-duration-seconds=200",
+        f"--node-lease-duration-seconds={_LEASE_SECONDS}",
         *(f"--config={stages / Path(stage).name}" for stage in _STAGES),
     ]
     return processes.start(plane.directory, "kwok", command, logs=plane.logs, progress=progress)
