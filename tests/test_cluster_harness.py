@@ -401,3 +401,20 @@ def test_counters_go_on_where_they_were_when_the_script_changes() -> None:
     after = [*before, Segment(now, Utilisation(percent=90))]
     assert busy_seconds(after, now) == busy_seconds(before, now) == pytest.approx(50)
     assert busy_seconds(after, now + 10) == pytest.approx(59)
+
+
+def test_a_cluster_goes_down_as_the_size_it_was_made_with(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Real:
+        @staticmethod
+        def down(name: str, _progress: object) -> None:
+            asked.append(name)
+
+    lifecycle.claim(Size.REAL, "mistaken", owned=False)
+    monkeypatch.setattr(lifecycle, "_late", lambda _name: Real)
+    lifecycle.down(Size.SIMULATED, "mistaken", lambda _line: None)
+    assert asked == ["mistaken"]
+    assert state.exists()

@@ -43,6 +43,7 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     if command == "clean":
         lifecycle.clean()
+        lifecycle.end_unrecorded()
         return 0
     if command == "status" and options.size is None:
         return lifecycle.show_all()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+CLUSTER_PREFIX = "tailwise-"
 _ROOT = Path("/sys/fs/cgroup")
 _V2_CONTROLLERS = ("cpuset", "cpu", "io", "memory", "pids")
 # Default 100 ms periods make tails by throttling that a slower machine would not have; 10 ms was measured to
@@ -121,6 +122,12 @@ def kill(group: str) -> None:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
+
+
+def clusters() -> frozenset[str]:
+    """Names of the clusters that have a control group, in any hierarchy."""
+    found = (group for mount in _mounts("cgroup", "cgroup2") for group in mount.glob(f"{CLUSTER_PREFIX}*"))
+    return frozenset(group.name.removeprefix(CLUSTER_PREFIX) for group in found if group.is_dir())
 
 
 def remove(group: str) -> None:

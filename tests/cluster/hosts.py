@@ -13,8 +13,12 @@ K is the first number whose ranges no route or address of the root namespace tou
 """
 
 import json
+import os
+import re
+import signal
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -129,6 +133,30 @@ def down(cluster: str, network: HostNetwork | None, nodes: Sequence[str]) -> Non
     for namespace in (control_plane_namespace(cluster), *(node_namespace(cluster, node) for node in nodes)):
         if (NAMESPACES / namespace).exists():
             _ip(None, f"netns delete {namespace}")
+
+
+def clusters() -> frozenset[str]:
+    """Names of the clusters that have a control plane's or a node's namespace."""
+    names = [path.name for path in NAMESPACES.glob("*")] if NAMESPACES.exists() else []
+    found = (re.fullmatch(r"(.+)-(?:control-plane|node-.+)", name) for name in names)
+    return frozenset(match[1] for match in found if match is not None and _owns(match[1], match[0]))
+
+
+def remove_all(cluster: str) -> None:
+    """End every process in a cluster's namespaces and remove them, whatever nodes it had."""
+    for path in sorted(NAMESPACES.glob(f"{cluster}-*")):
+        if not _owns(cluster, path.name):
+            continue
+        for pid in processes_in(path.name):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        _ip(None, f"netns delete {path.name}")
+
+
+def _owns(cluster: str, namespace: str) -> bool:
+    """Whether the namespace's name is one that this module gives for the cluster."""
+    node = namespace.removeprefix(node_namespace(cluster, ""))
+    return namespace in (control_plane_namespace(cluster), node_namespace(cluster, node))
 
 
 def processes_in(namespace: str) -> tuple[int, ...]:

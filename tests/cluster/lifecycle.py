@@ -62,8 +62,8 @@ def up(
 
 
 def down(size: Size, name: str, progress: Progress = say) -> None:
-    """End a cluster; nothing happens when there is none."""
-    if size is Size.REAL:
+    """End a cluster, as the size it was made with; nothing happens when there is none."""
+    if Size(_read(name).get("size", size)) is Size.REAL:
         _late("real").down(name, progress)
     else:
         controlplane.down(name, progress)
@@ -82,6 +82,12 @@ def clean(progress: Progress = say) -> None:
     if left:
         progress(f"{left} processes ended that belonged to no cluster any more")
     progress(f"{len(names)} clusters ended" if names else "no cluster was there")
+
+
+def end_unrecorded(progress: Progress = say) -> None:
+    """End real nodes' pods and namespaces that no record knows of; see `real.end_unrecorded`."""
+    if os.geteuid() == 0:
+        _late("real").end_unrecorded(progress)
 
 
 def end_orphans(progress: Progress = say) -> None:

@@ -154,6 +154,18 @@ def clean(progress: Progress = say) -> None:
         down(name, progress)
 
 
+def end_unrecorded(progress: Progress = say) -> None:
+    """End the pods and namespaces of clusters whose record is gone.
+
+    They are told by their names alone, so clusters of another state directory are taken for lost too: this
+    is for a person who asks for a clean machine.
+    """
+    for name in {*cgroups.clusters(), *hosts.clusters()}.difference(paths.cluster_names()):
+        progress(f"cluster {name}: ending what is left without a record")
+        cgroups.remove(cluster_group(name))
+        hosts.remove_all(name)
+
+
 def get(name: str = "real") -> RealCluster | None:
     """Return the cluster of this name if its control plane runs and its nodes are recorded, else None."""
     control_plane = controlplane.get(name)

@@ -5,6 +5,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from tests.cluster import hosts
+from tests.cluster.cgroups import CLUSTER_PREFIX
 from tests.cluster.node_shapes import NodeShape
 
 PAUSE_IMAGE = "localhost/tailwise/pause:1"
@@ -63,4 +64,4 @@ class RealNode:
 
 def cluster_group(cluster: str) -> str:
     """Control group that holds all nodes of a cluster."""
-    return f"/tailwise-{cluster}"
+    return f"/{CLUSTER_PREFIX}{cluster}"
