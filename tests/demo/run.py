@@ -234,11 +234,15 @@ class Run:
             report=self.stages.report,
         )
         placements = read()
-        elsewhere = [name for name, node in names.items() if placements[name].get("node") != node]
+        elsewhere = {
+            name: f"{name} on {node}, status: {placements[name].get('node') or placements[name]['result']}"
+            for name, node in names.items()
+            if placements[name].get("node") != node
+        }
         agree = len(names) - len(elsewhere)
         self.stages.report(f"{agree} of {len(names)} pods run on the node that status names")
         if elsewhere:
-            raise TimeoutError(f"pods on another node than status names: {', '.join(elsewhere)}")
+            raise TimeoutError(f"pods on another node than status names: {'; '.join(elsewhere.values())}")
         return placements
 
     def _result(

@@ -35,12 +35,20 @@ def run(real_cluster: RealCluster, progress: Progress) -> Run:
 @pytest.fixture
 def applied(run: Run) -> Iterator[Run]:
     """The examples applied, and gone with all their pods afterwards."""
-    run.target.kubectl.apply(run.workloads())
+    run.target.kubectl.apply(_patient(run))
     try:
         yield run
     finally:
         run.target.kubectl.delete(run.workloads())
         run.wait_gone(_SELECTOR)
+
+
+def _patient(run: Run) -> list[dict[str, Any]]:
+    """The examples, whose pods wait for a decision however long this machine takes to start an operator."""
+    workloads = run.workloads()
+    for workload in workloads:
+        workload["spec"]["placement"] = {"fallback": "Hold"}
+    return workloads
 
 
 def _status(run: Run, workload: str) -> dict[str, Any]:
@@ -84,7 +92,7 @@ def test_ten_pods_run_where_status_says_serve_and_are_observed(applied: Run) -> 
 def test_killing_the_operator_in_the_middle_loses_and_doubles_no_pod(run: Run) -> None:
     kubectl = run.target.kubectl
     in_system = ("--namespace", SYSTEM_NAMESPACE)
-    kubectl.apply(run.workloads())
+    kubectl.apply(_patient(run))
     try:
         deadline = time.monotonic() + 120
         while not any(_placed_annotation(pod) for pod in run.pods(_SELECTOR)):
