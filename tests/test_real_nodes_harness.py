@@ -177,7 +177,16 @@ def test_a_killed_kubelet_and_containerd_are_healed_by_up_and_pods_live_on(
         assert daemon is not None
         os.kill(daemon.pid, signal.SIGKILL)
     healed = real.up(real_cluster.name, [each.shape for each in real_cluster.nodes], progress)
-    assert healed.run_kubectl("exec", "survivor", "--", "sh", "-c", "echo here") == "here\n"
+
+    def not_answering() -> str | None:
+        """A kubelet that starts is Ready before it has heard of all its pods."""
+        try:
+            said = healed.run_kubectl("exec", "survivor", "--", "sh", "-c", "echo here")
+        except real.RealClusterError as error:
+            return str(error)
+        return None if said == "here\n" else f"said {said!r}"
+
+    processes.wait_until_ready("the pod that was there before", not_answering, progress=progress)
     restarts = "--output=jsonpath={.status.containerStatuses[0].restartCount}"
     assert healed.run_kubectl("get", "pod", "survivor", restarts) == "0"
 
