@@ -251,6 +251,21 @@ class Look:
         bound = [pod for pod in listed if pod["spec"].get("nodeName")]
         return bound if len(bound) == count else []
 
+    async def nobody_elses_pods(self) -> None:
+        """Wait until no pod of earlier tests stands on a node: its load would count."""
+
+        async def gone() -> bool:
+            pods = (await self.client.request("GET", "/api/v1/pods"))["items"]
+            return not [
+                pod
+                for pod in pods
+                if pod["metadata"]["namespace"] != self.namespace
+                and WORKLOAD_LABEL in pod["metadata"].get("labels", {})
+                and "deletionTimestamp" not in pod["metadata"]
+            ]
+
+        await until(gone, "the end of earlier tests' pods")
+
     async def workload(self, name: str) -> dict[str, Any]:
         return await self.client.request("GET", INFERENCE_WORKLOADS.path(self.namespace, name))
 

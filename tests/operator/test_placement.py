@@ -33,6 +33,7 @@ async def test_ten_pods_of_a_template_run_on_the_nodes_that_status_names(
 
 
 async def test_the_fastest_of_idle_nodes_wins(look: Look, operator: Operator, models: str) -> None:
+    await look.nobody_elses_pods()
     await look.create(INFERENCE_WORKLOADS, workload(look.namespace, "w", f"{models}/good.onnx", replicas=1))
     (pod,) = await until(lambda: look.bound_pods(1), "a bound pod")
     assert operator.running

@@ -9,8 +9,9 @@ from tailwise.api.inference_workload import InferenceWorkloadSpec
 from tailwise.api.profile import FlopsByKind, ModelProfile, WorkTerms
 from tailwise.cluster.client import Client
 from tailwise.cluster.hardware import config_map
-from tailwise.controllers.assessment import Assessor, serving_of
+from tailwise.controllers.assessment import Assessor
 from tailwise.controllers.registry import Registry
+from tailwise.controllers.serving import serving_of
 from tailwise.controllers.view import cluster_view
 from tailwise.domain.parse import node_from_object, pod_from_object
 from tailwise.prediction.predictor import PriorPredictor
@@ -51,7 +52,7 @@ async def placed(shapes: list[NodeShape], pods: int) -> dict[str, int]:
         assert np.isnan(assessment.utilisation).all()
         assert assessment.decision.best is not None
         assert assessment.decision.best.source.value == "Stale"
-        assessor.assume(pod, node, assessment.expected_millicores, now)
+        assessor.assume(pod, node, (SPEC, MODEL), now)
         counts[node] += 1
     await client.close()
     return counts

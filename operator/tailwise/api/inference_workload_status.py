@@ -57,8 +57,15 @@ class Placement(StatusDocument):
     result: PlacementResult = Field(
         PlacementResult.PLACED, description="Placed on the node decided, or Fallback."
     )
-    predicted_p50_milliseconds: int | None = Field(None, ge=0, description="Predicted median latency.")
-    predicted_p90_milliseconds: int | None = Field(None, ge=0, description="Predicted P90 latency.")
+    predicted_p50_milliseconds: int | None = Field(
+        None, ge=0, description="Predicted median latency under the node's load of now."
+    )
+    predicted_p90_milliseconds: int | None = Field(
+        None,
+        ge=0,
+        description="Predicted P90 latency under the node's load of now. What was predicted when the pod was "
+        "placed stands in the pod's annotation tailwise.dev/predicted-p90-milliseconds.",
+    )
     bound_milliseconds: int | None = Field(
         None, ge=0, description="Latency that the P90 stays below at the promised confidence."
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from tailwise.api.inference_workload import InferenceWorkloadSpec
 from tailwise.api.latency_model import LatencyModelSpec
-from tailwise.api.placement_policy import Binding, Neighbours, Objective, Policy
+from tailwise.api.placement_policy import Binding, Objective, Policy
 from tailwise.api.training_policy import FeatureSet
 
 READABLE_SCHEMES = frozenset({"https", "http", "file"})
@@ -26,7 +26,6 @@ _WORKLOAD: Mapping[str, Callable[[InferenceWorkloadSpec], bool]] = {
     "spec.placement.binding: NodeName": lambda spec: spec.placement.binding is Binding.NODE_NAME,
     "spec.placement.policy: Feasible": lambda spec: spec.placement.policy is Policy.FEASIBLE,
     "spec.placement.objective: Tightest": lambda spec: spec.placement.objective is Objective.TIGHTEST,
-    "spec.placement.neighbours: Respect": lambda spec: spec.placement.neighbours is Neighbours.RESPECT,
     "spec.placement.relocation": lambda spec: spec.placement.relocation is not None,
 }
 

@@ -89,10 +89,11 @@ class PlacementPolicy(Document):
         description="LowestLatency: the node with the least predicted latency wins. Tightest: the one with "
         "the least headroom that still meets the SLO, so that fast nodes stay free.",
     )
-    neighbours: Neighbours | None = Field(
-        None,
-        description="Respect: a node is refused where the pod would push a resident workload over its SLO. "
-        "Ignore: residents do not count beyond their load. Default: this version's, Ignore.",
+    neighbours: Neighbours = Field(
+        Neighbours.RESPECT,
+        description="Respect: the pod goes where its own latency and what it adds to the latencies of the "
+        "workloads already there are least together, and a node is refused where it would push one of them "
+        "over its SLO. Ignore: the pod's own latency alone decides.",
     )
     fallback: Fallback = Field(
         Fallback.DEFAULT_SCHEDULER,

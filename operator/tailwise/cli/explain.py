@@ -23,9 +23,10 @@ from tailwise.api.inference_workload import InferenceWorkload
 from tailwise.api.labels import PLACEMENT_GATE, WORKLOAD_LABEL
 from tailwise.api.profile import ModelProfile
 from tailwise.cluster.client import INFERENCE_WORKLOADS, ApiError, Client, connect
-from tailwise.controllers.assessment import Assessment, Assessor, serving_of
+from tailwise.controllers.assessment import Assessment, Assessor
 from tailwise.controllers.deployment import deployment_manifest
 from tailwise.controllers.registry import KnownWorkload, Registry, workload_from_object
+from tailwise.controllers.serving import serving_of
 from tailwise.controllers.view import ClusterView, cluster_view
 from tailwise.domain.objects import Pod
 from tailwise.domain.parse import pod_from_object
@@ -50,6 +51,7 @@ class CandidateRow:
     predicted_p90_milliseconds: float | None
     bound_milliseconds: float | None
     utilisation_percent: float | None
+    added_milliseconds: float | None
     data_age_seconds: float | None
     source: str | None
     verdict: str
@@ -95,12 +97,13 @@ async def _explain(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         known = await _workload(client, arguments.namespace, arguments.workload)
         workload, profile = _readable(known)
-        registry = Registry({known.key: known})
+        registry = Registry({each.key: each for each in await _workloads(client)} | {known.key: known})
         async with _view(client, arguments.operator_namespace, registry) as view:
             assessor = Assessor(view, PriorPredictor())
             if arguments.prometheus_url:
                 await _take_utilisation(assessor, arguments)
             pod = _next_pod(view, known, workload)
+            await _take_residents(assessor, view)
             await assessor.prepare(profile, serving_of(pod, workload.spec))
             assessment = assessor.assess(pod, workload.spec, profile, datetime.now(UTC))
             return _document(known, assessment, sorted(view.pods_of(known.key), key=lambda each: each.name))
@@ -118,6 +121,22 @@ async def _workload(client: Client, namespace: str, name: str) -> KnownWorkload:
             ) from error
         raise
     return workload_from_object(obj)
+
+
+async def _workloads(client: Client) -> list[KnownWorkload]:
+    """All workloads: their pods on the candidates are whom the next one would slow down."""
+    items = (await client.request("GET", INFERENCE_WORKLOADS.path())).get("items") or ()
+    return [workload_from_object({"kind": INFERENCE_WORKLOADS.kind, **item}) for item in items]
+
+
+async def _take_residents(assessor: Assessor, view: ClusterView) -> None:
+    for known in view.registry.workloads.values():
+        with contextlib.suppress(ExplainError):
+            workload, profile = _readable(known)
+            for pod in view.pods_of(known.key):
+                if pod.occupied_node and not pod.gated and pod.deleted_at is None:
+                    assessor.reside(pod, workload.spec, profile)
+    await assessor.prepare_missing()
 
 
 def _readable(known: KnownWorkload) -> tuple[InferenceWorkload, ModelProfile]:
@@ -200,7 +219,7 @@ def _document(known: KnownWorkload, assessment: Assessment, pods: list[Pod]) -> 
 
 
 def _rows(assessment: Assessment) -> list[CandidateRow]:
-    decision, predicted = assessment.decision, assessment.predicted
+    decision, predicted, effects = assessment.decision, assessment.predicted, assessment.effects
     rows = []
     for place, name in enumerate(decision.verdicts.names):
         refusal = decision.verdicts.of(place)
@@ -213,6 +232,7 @@ def _rows(assessment: Assessment) -> list[CandidateRow]:
                 predicted_p90_milliseconds=p90,
                 bound_milliseconds=_figure(predicted.bound_milliseconds[place]),
                 utilisation_percent=None if utilisation is None else round(100 * utilisation, 1),
+                added_milliseconds=_figure(effects.added_milliseconds[place]) if effects else None,
                 data_age_seconds=_figure(predicted.age_seconds[place]),
                 source=SOURCES[int(predicted.source_codes[place])].value if p90 is not None else None,
                 verdict="wins" if name == decision.node else words,
@@ -223,7 +243,9 @@ def _rows(assessment: Assessment) -> list[CandidateRow]:
         rows,
         key=lambda row: (
             order.get(row.verdict, 2),
-            row.predicted_p90_milliseconds if row.predicted_p90_milliseconds is not None else np.inf,
+            np.inf
+            if row.predicted_p90_milliseconds is None
+            else row.predicted_p90_milliseconds + (row.added_milliseconds or 0.0),
             row.node,
         ),
     )
@@ -239,6 +261,7 @@ def _row_document(row: CandidateRow) -> dict[str, Any]:
         "predictedP90Milliseconds": row.predicted_p90_milliseconds,
         "boundMilliseconds": row.bound_milliseconds,
         "utilisationPercent": row.utilisation_percent,
+        "addedToResidentsMilliseconds": row.added_milliseconds,
         "dataAgeSeconds": row.data_age_seconds,
         "source": row.source,
         "verdict": row.verdict,
@@ -263,7 +286,7 @@ def _table(document: dict[str, Any]) -> str:
         f"{document['workload']}: {document['message']}",
         "",
         *_columns(
-            ("NODE", "P90(ms)", "BOUND(ms)", "UTIL(%)", "AGE(s)", "SOURCE", "VERDICT"),
+            ("NODE", "P90(ms)", "BOUND(ms)", "UTIL(%)", "ADDS(ms)", "AGE(s)", "SOURCE", "VERDICT"),
             [tuple(row.values()) for row in document["candidates"]],
         ),
     ]

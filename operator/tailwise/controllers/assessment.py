@@ -9,51 +9,44 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tailwise.api.hardware import NodeHardware
 from tailwise.api.inference_workload import InferenceWorkloadSpec
 from tailwise.api.inference_workload_status import PredictionSource
+from tailwise.api.placement_policy import Neighbours
 from tailwise.api.profile import ModelProfile
+from tailwise.cluster.reflector import Key
+from tailwise.controllers.node_facts import NO_CLASS, NodeFacts, node_facts
+from tailwise.controllers.prediction_tables import PredictionTables, asked
+from tailwise.controllers.residents import NodeCapacity, Resident, Residents, Standing
+from tailwise.controllers.serving import expected_millicores, serving_of
 from tailwise.controllers.view import ClusterView
 from tailwise.domain import assumption
 from tailwise.domain.capacity import Floats, assumed_utilisation
 from tailwise.domain.filtering import filter_nodes
-from tailwise.domain.objects import Pod, serving_cpu_limit_millicores, serving_cpu_request_millicores
-from tailwise.domain.scoring import SOURCES, Decision, PredictedLatencies, Preferences, SourceCodes, decide
-from tailwise.domain.snapshot import ClusterSnapshot, NodeTable
-from tailwise.prediction.prediction import NodeLoad, Question, Serving
+from tailwise.domain.neighbours import demanded
+from tailwise.domain.objects import Pod
+from tailwise.domain.scoring import (
+    SOURCES,
+    Decision,
+    NeighbourEffects,
+    PredictedLatencies,
+    Preferences,
+    decide,
+)
+from tailwise.domain.snapshot import Bools, ClusterSnapshot, NodeTable
+from tailwise.prediction.prediction import Serving
 from tailwise.prediction.predictor import Predictor
-from tailwise.prediction.tables import PredictionTable, TableSet
 from tailwise.telemetry.utilisation import Utilisation
 
-# Two nodes of one make differ by about this much from measurement to measurement, and a table costs
-# milliseconds: nodes this close share one.
-_SPEED_STEP = math.log(1.02)
 _LONGEST_WAIT = timedelta(minutes=10)
-_NO_CLASS = -1
-_TABLES_KEPT = 20_000  # of about 600 bytes each
-_STACKS_KEPT = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class NodeFacts:
-    """Hardware and utilisation of all nodes as arrays (nodes,), in the order of the snapshot's names.
-
-    ``class_index`` is an index into ``classes``, -1 without hardware. ``sampled_at`` is Unix seconds; it and
-    ``utilisation`` are NaN where nothing is known.
-    """
-
-    classes: tuple[NodeHardware, ...]
-    class_index: NDArray[np.intp]
-    capacity_cores: Floats
-    utilisation: Floats
-    sampled_at: Floats
+_EXPECTATIONS_KEPT = 1_000
+_FULL = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +64,14 @@ class _Made:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stacked:
-    """The tables of one way of serving for all classes, in the order of ``classes``."""
-
-    classes: tuple[NodeHardware, ...]
-    tables: tuple[PredictionTable, ...]
-    stack: TableSet | None
-
-    @property
-    def source_codes(self) -> SourceCodes:
-        """Source of each table, shape (classes,), as an index into SOURCES."""
-        codes = [SOURCES.index(PredictionSource(table.source.value)) for table in self.tables]
-        return np.array(codes, dtype=np.int8)
-
-
-@dataclass(frozen=True, slots=True)
 class _Load:
-    """Load of all nodes, each (nodes,): measured and assumed as fractions of capacity, age of samples."""
+    """Load of all nodes, each (nodes,): demand as far as samples show it, and what comes on top of it.
 
-    utilisation: Floats
-    assumed: Floats
+    Both are fractions of capacity; ``shown`` is NaN where unknown. ``age_seconds`` is the age of samples.
+    """
+
+    shown: Floats
+    coming: Floats
     age_seconds: Floats
 
 
@@ -101,38 +82,28 @@ class Assessment:
     decision: Decision
     predicted: PredictedLatencies
     utilisation: Floats
+    effects: NeighbourEffects | None
     expected_millicores: int
 
 
-def serving_of(pod: Pod, spec: InferenceWorkloadSpec) -> Serving:
-    """How a pod will serve: its limits, and the threads and load that its workload states."""
-    container = spec.serving.container if spec.serving else None
-    limit = serving_cpu_limit_millicores(pod, container)
-    request = serving_cpu_request_millicores(pod, container)
-    threads = spec.serving.threads if spec.serving else None
-    return Serving(
-        cpu_limit_millicores=limit,
-        threads=threads or max(1, math.ceil((limit or request) / 1000)),
-        batch_size=spec.load.batch_size,
-        concurrency=spec.load.concurrency,
-        requests_per_second=spec.load.requests_per_second,
-        cpu_request_millicores=request,
-    )
-
-
-@dataclass(slots=True)
 class Assessor:
-    """Answers where a pod could go. Everything but ``prepare`` is immediate."""
+    """Answers where a pod could go. Everything but ``prepare`` and ``prepare_residents`` is immediate."""
 
-    view: ClusterView
-    predictor: Predictor
-    utilisation: Utilisation | None = None
-    ledger: assumption.AssumedLoad = field(default_factory=assumption.AssumedLoad)
-    _tables: dict[Hashable, PredictionTable] = field(default_factory=dict)
-    _stacks: dict[Hashable, _Stacked] = field(default_factory=dict)
-    _seconds_per_query: dict[Hashable, float] = field(default_factory=dict)
-    _facts: _Made | None = None
-    _preparing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    def __init__(self, view: ClusterView, predictor: Predictor) -> None:
+        self.view = view
+        self.utilisation: Utilisation | None = None
+        self.ledger = assumption.AssumedLoad()
+        self.residents = Residents()
+        self._tables = PredictionTables(
+            predictor,
+            lambda: self._node_facts(self.view.state.snapshot()).classes,
+            self.residents.tables_changed,
+        )
+        self._expected: dict[Hashable, tuple[tuple[NodeHardware, ...], Floats]] = {}
+        self._facts: _Made | None = None
+        # Ways of serving whose pods stand on nodes and whose tables are not worked out.
+        self._without_tables: dict[Hashable, tuple[ModelProfile, Serving]] = {}
+        self._tables_wanted = asyncio.Event()
 
     # ---- what changes
 
@@ -155,20 +126,48 @@ class Assessor:
             longest_wait=_LONGEST_WAIT,
         )
 
-    def assume(self, pod: Pod, node: str, millicores: int, placed_at: datetime) -> None:
+    def full_nodes(self) -> dict[str, tuple[Key, ...]]:
+        """Residents of the nodes whose utilisation tells nothing more: what they use tells it better."""
+        facts = self._node_facts(self.view.state.snapshot())
+        names = self.view.state.snapshot().names
+        with np.errstate(invalid="ignore"):
+            full = [names[place] for place in np.flatnonzero(facts.utilisation >= _FULL)]
+        return {node: keys for node in full if (keys := tuple(each.key for each in self.residents.on(node)))}
+
+    def used(self, by_pod: Mapping[Key, float]) -> None:
+        """Take the cores that pods of full nodes use."""
+        full = self.full_nodes()
+        self.residents.forget_used(set(full))
+        for node in full:
+            hardware = self.view.hardware_of(node)
+            cores = self.utilisation.used_cores(hardware) if self.utilisation and hardware else None
+            if cores is not None:
+                self.residents.used(node, cores, by_pod)
+
+    def assume(
+        self, pod: Pod, node: str, placed: tuple[InferenceWorkloadSpec, ModelProfile], at: datetime
+    ) -> None:
         """Count a pod on a node before the API server and Prometheus show it."""
         self.view.state.assume(pod, node)
-        entry = assumption.Assumption(pod.uid, node, millicores, placed_at, pod.ready_at)
+        resident = self._reside(pod, node, *placed)
+        entry = assumption.Assumption(pod.uid, node, resident.millicores, at, pod.ready_at)
         self.ledger = assumption.assume(self.ledger, entry)
+
+    def reside(self, pod: Pod, spec: InferenceWorkloadSpec, profile: ModelProfile) -> None:
+        """Count a pod that stands on its node as one whose latency others add to."""
+        self._reside(pod, pod.occupied_node, spec, profile)
 
     def take_back(self, uid: str) -> None:
         """The patch failed: the pod counts nowhere."""
         self.view.state.forget(uid)
+        self.residents.remove(uid)
         self.ledger = assumption.discard(self.ledger, uid)
 
     def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
-        """Follow pods that became ready or went."""
-        if new is None and old is not None:
+        """Follow pods that became ready, are ending (their load goes with them in seconds) or went."""
+        ending = new is None or new.deleted_at is not None
+        if old is not None and ending:
+            self.residents.remove(old.uid)
             self.ledger = assumption.discard(self.ledger, old.uid)
         elif new is not None and new.ready_at is not None:
             self.ledger = assumption.mark_ready(self.ledger, new.uid, new.ready_at)
@@ -177,34 +176,21 @@ class Assessor:
 
     async def prepare(self, profile: ModelProfile, serving: Serving) -> None:
         """Work out the tables that are missing for this way of serving, off the event loop."""
-        asked = _asked(profile, serving)
-        if self._is_prepared(asked):
-            return
-        # Pods of a new workload come together: the first has the tables worked out, the others wait for them.
-        async with self._preparing:
-            if not self._is_prepared(asked):
-                await self._work_out(asked, profile, serving)
+        await self._tables.prepare(profile, serving)
 
-    def _is_prepared(self, asked: Hashable) -> bool:
-        facts = self._node_facts(self.view.state.snapshot())
-        stacked = self._stacks.get(asked)
-        return stacked is not None and stacked.classes is facts.classes
+    async def prepare_residents(self) -> None:
+        """Work out tables of pods that stand on nodes already, one after another, until cancelled."""
+        while True:
+            await self._tables_wanted.wait()
+            await self.prepare_missing(pause_seconds=0.05)
 
-    async def _work_out(self, asked: Hashable, profile: ModelProfile, serving: Serving) -> None:
-        facts = self._node_facts(self.view.state.snapshot())
-        missing = [each for each in facts.classes if (asked, hardware_class(each)) not in self._tables]
-        if missing:
-            made = await asyncio.to_thread(
-                lambda: [self.predictor.table(profile, serving, hardware) for hardware in missing]
-            )
-            for hardware, table in zip(missing, made, strict=True):
-                self._tables[asked, hardware_class(hardware)] = table
-        tables = tuple(self._tables[asked, hardware_class(each)] for each in facts.classes)
-        self._stacks[asked] = _Stacked(facts.classes, tables, TableSet.stack(tables) if tables else None)
-        while len(self._tables) > max(_TABLES_KEPT, 2 * len(facts.classes)):
-            del self._tables[next(iter(self._tables))]
-        while len(self._stacks) > _STACKS_KEPT:
-            del self._stacks[next(iter(self._stacks))]
+    async def prepare_missing(self, pause_seconds: float = 0.0) -> None:
+        """Work out the tables that residents lack now, with a pause between, for placements come first."""
+        self._tables_wanted.clear()
+        while self._without_tables:
+            _, (profile, serving) = self._without_tables.popitem()
+            await self._tables.prepare(profile, serving)
+            await asyncio.sleep(pause_seconds)
 
     def assess(
         self,
@@ -219,59 +205,109 @@ class Assessor:
         snapshot = self.view.state.snapshot()
         facts = self._node_facts(snapshot)
         serving = serving_of(pod, spec)
-        assumed = self.ledger.cores(snapshot.table)
-        utilisation, ages = _utilisation(facts, now, spec.placement.max_data_age_seconds)
-        coming = assumed_utilisation(assumed, facts.capacity_cores)
-        predicted = self._predict(facts, profile, serving, _Load(utilisation, coming, ages))
+        key = asked(profile, serving)
+        load = self._load(snapshot.table, facts, now, spec.placement.max_data_age_seconds)
+        predicted = self._predict(facts, key, load)
+        expected = self._expected_cores(facts, profile, serving, key)
+        effects = None
+        if spec.placement.neighbours is not Neighbours.IGNORE:
+            effects = self._effects(snapshot.table, facts, key, load, expected)
         decision = decide(
             filter_nodes(pod, snapshot, set_aside=set_aside),
             predicted,
             Preferences(
                 workload_pods=snapshot.workload_pods(pod.namespace, pod.workload or ""),
-                assumed_cores=assumed,
+                assumed_cores=load.coming * facts.capacity_cores,
                 rotation=_rotation(pod),
             ),
             slo_milliseconds=spec.slo.latency_milliseconds,
             objective=spec.placement.objective,
+            effects=effects,
         )
+        total = load.shown + load.coming
         best = decision.best
         if best is None:
-            return Assessment(decision, predicted, utilisation + coming, 0)
-        place = int(facts.class_index[best.position])
-        table = self._stacks[_asked(profile, serving)].tables[place]
-        p50 = table.at(float(utilisation[best.position]), float(coming[best.position]))[0]
-        return Assessment(
-            replace(decision, best=replace(best, p50_milliseconds=p50)),
-            predicted,
-            utilisation + coming,
-            self._expected_millicores(profile, serving, facts.classes[place]),
-        )
+            return Assessment(decision, predicted, total, effects, 0)
+        table = self._tables.table(key, facts.classes[int(facts.class_index[best.position])])
+        if table is not None:
+            p50 = table.at(float(load.shown[best.position]), float(load.coming[best.position]))[0]
+            decision = replace(decision, best=replace(best, p50_milliseconds=p50))
+        cores = float(expected[facts.class_index[best.position]])
+        return Assessment(decision, predicted, total, effects, round(cores * 1000))
 
-    def expected_millicores(self, pod: Pod, spec: InferenceWorkloadSpec, profile: ModelProfile) -> int:
-        """What a pod that stands on its node already is expected to use."""
-        hardware = self.view.hardware_of(pod.occupied_node)
-        if hardware is None:
-            return 0
-        return self._expected_millicores(profile, serving_of(pod, spec), hardware)
+    def standing(self, pods: Iterable[Pod], now: datetime, oldest_seconds: float) -> dict[str, Standing]:
+        """What is predicted now for pods where they stand, by uid; one without a table is left out."""
+        residents = [each for pod in pods if (each := self.residents.get(pod.uid)) is not None]
+        if not residents:
+            return {}
+        snapshot = self.view.state.snapshot()
+        facts = self._node_facts(snapshot)
+        load = self._load(snapshot.table, facts, now, oldest_seconds)
+        found = {}
+        for each in residents:
+            position = snapshot.table.index.get(each.node)
+            hardware = facts.class_of(position) if position is not None else None
+            table = self._tables.table(each.asked, hardware) if hardware is not None else None
+            if position is None or hardware is None or table is None:
+                continue
+            own = each.millicores / 1000 / hardware.capacity_cores
+            shown, coming = float(load.shown[position]), float(load.coming[position])
+            unknown = math.isnan(shown)
+            others = max(0.0, coming - own) if unknown else max(-shown, coming - own)
+            age = float(load.age_seconds[position])
+            found[each.uid] = Standing(
+                *table.at(shown, others),
+                source=PredictionSource.STALE if unknown else PredictionSource(table.source.value),
+                age_seconds=None if math.isnan(age) else age,
+            )
+        return found
 
     # ---- its parts
 
-    def _predict(
-        self, facts: NodeFacts, profile: ModelProfile, serving: Serving, load: _Load
-    ) -> PredictedLatencies:
+    def _reside(self, pod: Pod, node: str, spec: InferenceWorkloadSpec, profile: ModelProfile) -> Resident:
+        serving = serving_of(pod, spec)
+        key = asked(profile, serving)
+        hardware = self.view.hardware_of(node)
+        resident = Resident(
+            uid=pod.uid,
+            key=Key(pod.namespace, pod.name),
+            workload=Key(pod.namespace, pod.workload or ""),
+            node=node,
+            asked=key,
+            millicores=0 if hardware is None else expected_millicores(profile, serving, hardware),
+            slo_milliseconds=spec.slo.latency_milliseconds,
+        )
+        self.residents.put(resident)
+        if hardware is None or self._tables.table(key, hardware) is None:
+            self._without_tables[key] = (profile, serving)
+            self._tables_wanted.set()
+        return resident
+
+    def _load(self, table: NodeTable, facts: NodeFacts, now: datetime, oldest_seconds: float) -> _Load:
+        measured, ages = _utilisation(facts, now, oldest_seconds)
+        coming = self.ledger.cores(table)
+        wanted, shown = self.residents.wanted_cores(table, coming)
+        return _Load(
+            shown=demanded(measured, assumed_utilisation(shown, facts.capacity_cores)),
+            # Where nothing was measured, what residents want is known all the same.
+            coming=assumed_utilisation(
+                np.where(np.isnan(measured), np.maximum(wanted, coming), coming), facts.capacity_cores
+            ),
+            age_seconds=ages,
+        )
+
+    def _predict(self, facts: NodeFacts, key: Hashable, load: _Load) -> PredictedLatencies:
         count = len(facts.class_index)
         p90, bound = np.full(count, np.nan), np.full(count, np.nan)
         sources = np.zeros(count, dtype=np.int8)
-        known = facts.class_index != _NO_CLASS
-        stacked = self._stacks.get(_asked(profile, serving))
+        known: Bools = facts.class_index != NO_CLASS
+        stacked = self._tables.stacked(key)
         # Hardware that came since prepare() has no table: no prediction this time, and the next asks anew.
-        if stacked is not None and stacked.classes is facts.classes and stacked.stack is not None:
+        if stacked is not None and stacked.stack is not None:
             rows = facts.class_index[known]
-            p90[known], bound[known] = stacked.stack.lookup(
-                rows, load.utilisation[known], load.assumed[known]
-            )
+            p90[known], bound[known] = stacked.stack.lookup(rows, load.shown[known], load.coming[known])
             sources[known] = stacked.source_codes[rows]
-            sources[known & np.isnan(load.utilisation)] = SOURCES.index(PredictionSource.STALE)
+            sources[known & np.isnan(load.shown)] = SOURCES.index(PredictionSource.STALE)
         return PredictedLatencies(
             # The median of the winner alone is of use: it is looked up then.
             p50_milliseconds=p90,
@@ -282,26 +318,37 @@ class Assessor:
             has_hardware=known,
         )
 
-    def _expected_millicores(self, profile: ModelProfile, serving: Serving, hardware: NodeHardware) -> int:
-        seconds = None
-        if serving.requests_per_second is not None:
-            # A load given as a rate is simulated, for tens of milliseconds: once, not at each decision.
-            key = (_asked(profile, serving), hardware_class(hardware))
-            seconds = self._seconds_per_query.get(key)
-            if seconds is None:
-                question = Question(profile, serving, hardware, NodeLoad(cpu=0.0))
-                seconds = self.predictor.predict(question).terms.get("cpuMillisecondsBurnt", 0.0) / 1000
-                self._seconds_per_query[key] = seconds
-                while len(self._seconds_per_query) > _TABLES_KEPT:
-                    del self._seconds_per_query[next(iter(self._seconds_per_query))]
-        return assumption.expected_millicores(
-            cpu_seconds_per_query=seconds,
-            requests_per_second=serving.requests_per_second,
-            concurrency=serving.concurrency,
-            threads=serving.threads,
-            cpu_limit_millicores=serving.cpu_limit_millicores,
-            cpu_request_millicores=serving.cpu_request_millicores,
-        )
+    def _effects(
+        self, table: NodeTable, facts: NodeFacts, key: Hashable, load: _Load, expected: Floats
+    ) -> NeighbourEffects | None:
+        stacked = self._tables.stacked(key)
+        if not len(self.residents) or stacked is None or stacked.stack is None:
+            return None
+
+        def capacity(node: str) -> NodeCapacity | None:
+            hardware = facts.class_of(table.index[node])
+            if hardware is None:
+                return None
+            return NodeCapacity(hardware.capacity_cores, lambda its: self._tables.table(its, hardware))
+
+        crowd = self.residents.crowd(table, capacity)
+        # A node without hardware has the last class's figures here, and no prediction that they could spoil.
+        guessed = stacked.stack.unknown_utilisation[facts.class_index]
+        now = np.where(np.isnan(load.shown), guessed, load.shown) + load.coming
+        extra = assumed_utilisation(expected[facts.class_index], facts.capacity_cores)
+        return NeighbourEffects(crowd.added_milliseconds(now, extra), crowd.pushed_over(now, extra))
+
+    def _expected_cores(
+        self, facts: NodeFacts, profile: ModelProfile, serving: Serving, key: Hashable
+    ) -> Floats:
+        """Cores that the pod will use on a node of each class, shape (classes,)."""
+        known = self._expected.get(key)
+        if known is None or known[0] is not facts.classes:
+            cores = [expected_millicores(profile, serving, each) / 1000 for each in facts.classes]
+            known = self._expected[key] = (facts.classes, np.array(cores, dtype=np.float64))
+            while len(self._expected) > _EXPECTATIONS_KEPT:
+                del self._expected[next(iter(self._expected))]
+        return known[1]
 
     def _node_facts(self, snapshot: ClusterSnapshot) -> NodeFacts:
         made = self._facts
@@ -312,56 +359,10 @@ class Assessor:
         if made is not None and made.facts.classes == facts.classes:
             # The same tuple, by which stacks of tables know that they still fit.
             facts = replace(facts, classes=made.facts.classes)
+        else:
+            self.residents.tables_changed(anywhere=True)
         self._facts = _Made(snapshot.table, self.utilisation, facts)
         return facts
-
-
-def node_facts(
-    names: tuple[str, ...], hardware: Mapping[str, NodeHardware], utilisation: Utilisation | None
-) -> NodeFacts:
-    """The arrays over nodes of these names."""
-    classes: dict[Hashable, int] = {}
-    representatives: list[NodeHardware] = []
-    class_index = np.full(len(names), _NO_CLASS, dtype=np.intp)
-    capacity = np.full(len(names), np.nan)
-    used, sampled = np.full(len(names), np.nan), np.full(len(names), np.nan)
-    for place, name in enumerate(names):
-        described = hardware.get(name)
-        if described is None:
-            continue
-        key = hardware_class(described)
-        if key not in classes:
-            classes[key] = len(representatives)
-            representatives.append(described)
-        class_index[place] = classes[key]
-        capacity[place] = described.capacity_cores
-        reading = utilisation.node(name).cpu if utilisation is not None else None
-        if utilisation is not None and reading is not None:
-            load = utilisation.load(described, reading.sampled_at)
-            used[place] = np.nan if load.cpu is None else load.cpu
-            sampled[place] = reading.sampled_at.timestamp()
-    return NodeFacts(tuple(representatives), class_index, capacity, used, sampled)
-
-
-def hardware_class(hardware: NodeHardware) -> Hashable:
-    """Nodes that are equal in this share prediction tables: make, size, limits and nearly equal speeds."""
-    measured = hardware.measured
-    speeds = (
-        measured.gflops_per_core,
-        measured.copy_gigabytes_per_second_per_core,
-        measured.gflops_all_cores,
-        measured.copy_gigabytes_per_second_all_cores,
-        measured.runtime_gflops_per_core,
-        measured.operator_overhead_nanoseconds,
-    )
-    steps = tuple(None if speed is None else round(math.log(speed) / _SPEED_STEP) for speed in speeds)
-    return (hardware.node_class, steps)
-
-
-def _asked(profile: ModelProfile, serving: Serving) -> Hashable:
-    """What tables depend on beside the node: the figures of the model, and how it is served."""
-    figures = (profile.flops, profile.parameter_bytes, profile.activation_bytes, profile.batch_size)
-    return (profile.work, figures, serving)
 
 
 def _utilisation(facts: NodeFacts, now: datetime, oldest_seconds: float) -> tuple[Floats, Floats]:

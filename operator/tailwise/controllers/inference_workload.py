@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from tailwise.api.conditions import ConditionStatus, ConditionType, EventReason, Reason
 from tailwise.api.inference_workload import InferenceWorkload
 from tailwise.api.inference_workload_status import InferenceWorkloadStatus
+from tailwise.api.placement_policy import PlacementPolicy
 from tailwise.api.profile import ModelProfile
 from tailwise.cluster import apply
 from tailwise.cluster.apply import Outcome
@@ -27,6 +28,7 @@ from tailwise.controllers.conditions import Finding, turned_up
 from tailwise.controllers.deployment import deployment_manifest, is_owned
 from tailwise.controllers.profiles import Answer, ProfileQuestion, ProfileStore
 from tailwise.controllers.registry import KnownWorkload
+from tailwise.controllers.residents import Standing
 from tailwise.controllers.view import ClusterView
 from tailwise.controllers.workload_status import (
     DeploymentOutcome,
@@ -36,6 +38,7 @@ from tailwise.controllers.workload_status import (
     settles_at,
     workload_verdict,
 )
+from tailwise.domain.objects import Pod
 from tailwise.telemetry.observed import LatencyObservation
 
 _LOGGER = logging.getLogger(__name__)
@@ -75,11 +78,13 @@ class InferenceWorkloadController:
         view: ClusterView,
         profiles: ProfileStore,
         record: Callable[[Event], None],
+        standing: Callable[[Sequence[Pod], PlacementPolicy], Mapping[str, Standing]],
     ) -> None:
         self._client = client
         self._view = view
         self._profiles = profiles
         self._record = record
+        self._standing = standing
         self._notes: dict[Key, PlacementNote] = {}
         self._observations: dict[Key, LatencyObservation] = {}
         self._deployed: dict[Key, _Deployed] = {}
@@ -147,9 +152,11 @@ class InferenceWorkloadController:
         written = self._written.get(known.key)
         if written is not None and written.uid == known.uid:
             known = replace(known, status=written.status)
+        pods = tuple(self._view.pods_of(known.key))
+        standing = self._standing(pods, known.workload.spec.placement) if known.workload else {}
         return WorkloadFacts(
             known=known,
-            pods=tuple(self._view.pods_of(known.key)),
+            pods=pods,
             profile=self.profile(known),
             deployment=outcome,
             deployment_message=message,
@@ -157,6 +164,7 @@ class InferenceWorkloadController:
             observation=self._observations.get(known.key),
             latency_model_missing=self._missing_latency_model(known.workload),
             now=datetime.now(UTC),
+            standing=standing,
         )
 
     def _missing_latency_model(self, workload: InferenceWorkload | None) -> str | None:

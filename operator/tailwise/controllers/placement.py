@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tailwise.api.conditions import Reason
+from tailwise.api.inference_workload import InferenceWorkloadSpec
 from tailwise.api.inference_workload_status import CandidateSummary, PlacementResult
 from tailwise.api.labels import WORKLOAD_LABEL
 from tailwise.api.placement_policy import PlacementPolicy
@@ -25,10 +26,11 @@ from tailwise.cluster.apply import Outcome
 from tailwise.cluster.client import PODS, Client
 from tailwise.cluster.events import Event, Regarding
 from tailwise.cluster.reflector import Key
-from tailwise.controllers.assessment import Assessment, Assessor, serving_of
+from tailwise.controllers.assessment import Assessment, Assessor
 from tailwise.controllers.inference_workload import InferenceWorkloadController
 from tailwise.controllers.profiles import ProfileFailure
 from tailwise.controllers.registry import KnownWorkload
+from tailwise.controllers.serving import serving_of
 from tailwise.controllers.view import ClusterView, made_by
 from tailwise.controllers.workload_findings import describe_failure
 from tailwise.controllers.workload_status import PlacementNote, claimed_twice
@@ -52,11 +54,15 @@ _REASONS = {
     DecisionOutcome.NO_HARDWARE: Reason.NO_NODE_HARDWARE,
     DecisionOutcome.NO_PREDICTION: Reason.WAITING_FOR_PROFILE,
     DecisionOutcome.SLO_UNATTAINABLE: Reason.NO_NODE_MEETS_SLO,
+    DecisionOutcome.OVER_NEIGHBOURS: Reason.NO_FEASIBLE_NODE,
 }
 _WAYS_OUT = {
     DecisionOutcome.NO_HARDWARE: "; no agent has described these nodes: run the agent's DaemonSet on them",
     DecisionOutcome.SLO_UNATTAINABLE: (
         "; raise spec.slo.latencyMilliseconds, or give the pods more CPU or faster nodes"
+    ),
+    DecisionOutcome.OVER_NEIGHBOURS: (
+        "; add or free nodes, or set spec.placement.neighbours: Ignore to place it all the same"
     ),
     DecisionOutcome.NO_NODE_FITS: "; lower the pods' requests, or add or free nodes",
 }
@@ -92,23 +98,46 @@ class PlacementController:
         """Follow what the watch tells of pods."""
         self.assessor.pod_changed(old, new)
         gone = old is not None and new is None
+        if new is not None and new.workload and new.deleted_at is None and new.occupied_node:
+            self._reside(new)
         if old is not None and (gone or (new is not None and not new.gated)):
             self._opened.discard(old.uid)
             self._waits(Key(old.namespace, old.name), False)
 
     def recover(self) -> None:
-        """Count pods that an earlier process placed and that utilisation may not show yet."""
+        """Count pods that stand on nodes, and as coming load those that utilisation may not show yet."""
         now = datetime.now(UTC)
         for known in self.view.registry.workloads.values():
-            profile = self.workloads.profile(known)
-            if known.workload is None or not isinstance(profile, ModelProfile):
+            placed = self._served(known)
+            if placed is None:
                 continue
             for pod in self.view.pods_of(known.key):
+                if pod.gated or not pod.occupied_node or pod.deleted_at is not None:
+                    continue
                 recent = pod.ready_at is None or now - pod.ready_at < _RECENT
-                if pod.record and pod.record.result is PlacementResult.PLACED and not pod.gated and recent:
-                    millicores = self.assessor.expected_millicores(pod, known.workload.spec, profile)
+                if pod.record and pod.record.result is PlacementResult.PLACED and recent:
                     placed_at = pod.record.decided_at or pod.created_at
-                    self.assessor.assume(pod, pod.occupied_node, millicores, placed_at)
+                    self.assessor.assume(pod, pod.occupied_node, placed, placed_at)
+                else:
+                    self.assessor.reside(pod, *placed)
+
+    def workload_known(self, workload: Key) -> None:
+        """A workload came, changed, or had its model read: its pods count on their nodes as it says now."""
+        for pod in self.view.pods_of(workload):
+            if pod.occupied_node and not pod.gated and pod.deleted_at is None:
+                self._reside(pod)
+
+    def _reside(self, pod: Pod) -> None:
+        known = self.view.registry.workloads.get(Key(pod.namespace, pod.workload or ""))
+        placed = self._served(known) if known is not None else None
+        if placed is not None:
+            self.assessor.reside(pod, *placed)
+
+    def _served(self, known: KnownWorkload) -> tuple[InferenceWorkloadSpec, ModelProfile] | None:
+        profile = self.workloads.profile(known)
+        if known.workload is None or not isinstance(profile, ModelProfile):
+            return None
+        return known.workload.spec, profile
 
     async def reconcile(self, key: Key) -> float | None:
         """Place a pod, or say why not; returns when to try again."""
@@ -146,7 +175,7 @@ class PlacementController:
         assessment = self.assessor.assess(pod, spec, profile, now)
         decision = assessment.decision
         if decision.node is not None:
-            self.assessor.assume(pod, decision.node, assessment.expected_millicores, now)
+            self.assessor.assume(pod, decision.node, (spec, profile), now)
         self.metrics.decided(time.perf_counter() - began)
         if decision.node is not None:
             return assessment

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 
 from tailwise.api.labels import LEASE_NAME
+from tailwise.api.placement_policy import PlacementPolicy
 from tailwise.api.profile import ModelProfile
 from tailwise.cluster.client import INFERENCE_WORKLOADS, LATENCY_MODELS, ApiError, Resource, connect
 from tailwise.cluster.events import Recorder
@@ -32,12 +33,14 @@ from tailwise.controllers.options import OperatorOptions
 from tailwise.controllers.placement import PlacementController
 from tailwise.controllers.profiles import ProfileQuestion, ProfileStore
 from tailwise.controllers.registry import Registry, latency_model_from_object, workload_from_object
+from tailwise.controllers.residents import Standing
 from tailwise.controllers.view import ClusterView, cluster_view
 from tailwise.domain.objects import Pod
 from tailwise.models.addresses import AddressPolicy
 from tailwise.models.inspection import InspectionRequest, inspect_async
 from tailwise.prediction.predictor import PriorPredictor
 from tailwise.telemetry.metrics import DataSource, OperatorMetrics, serve
+from tailwise.telemetry.pod_usage import used_cores
 from tailwise.telemetry.prometheus import Prometheus
 from tailwise.telemetry.utilisation import UtilisationPoller
 
@@ -95,7 +98,7 @@ class Runtime:
             self._inspect, self._profile_answered, self.metrics, retry_seconds=options.model_retry_seconds
         )
         self._workload = InferenceWorkloadController(
-            self._client, self._view, self._profiles, self._recorder.record
+            self._client, self._view, self._profiles, self._recorder.record, self._standing
         )
         self._placement = PlacementController(
             self._client,
@@ -117,6 +120,7 @@ class Runtime:
         for reflector in self._view.reflectors:
             self._run(f"reflector {reflector.selection.resource.plural}", reflector.run())
         self._run("events", self._recorder.run())
+        self._run("tables of residents", self._assessor.prepare_residents())
         self._start_polling()
         self._run("leader", self._lead())
         self._started = True
@@ -221,6 +225,8 @@ class Runtime:
                 return  # the status that was just written
         self._workloads.add(known.key)
         self._add_gated(known.key)
+        if self._started:
+            self._placement.workload_known(known.key)
         self._profiles.forget_all_but(
             {
                 ProfileQuestion.of(each.workload.spec)
@@ -286,6 +292,10 @@ class Runtime:
             if known.workload is not None and ProfileQuestion.of(known.workload.spec) == question:
                 self._workloads.add(key)
                 self._add_gated(key)
+                self._placement.workload_known(key)
+
+    def _standing(self, pods: Sequence[Pod], policy: PlacementPolicy) -> Mapping[str, Standing]:
+        return self._assessor.standing(pods, datetime.now(UTC), policy.max_data_age_seconds)
 
     async def _inspect(self, question: ProfileQuestion) -> ModelProfile:
         networks = self.options.model_networks
@@ -329,6 +339,16 @@ class Runtime:
             if (current := poller.current()) is not seen:
                 seen = current
                 self._assessor.sampled(current)
+                await self._take_usage()
+
+    async def _take_usage(self) -> None:
+        """What the pods of full nodes use: there utilisation alone does not tell how much is wanted."""
+        assert self._prometheus is not None  # noqa: S101 - only then it runs
+        full = self._assessor.full_nodes()
+        pods = [(key.namespace, key.name) for keys in full.values() for key in keys]
+        window = self.options.utilisation.window_seconds
+        used = await used_cores(self._prometheus, pods, window)
+        self._assessor.used({Key(*pod): cores for pod, cores in used.items()})
 
     async def _observe(self) -> None:
         assert self._prometheus is not None  # noqa: S101 - only then it runs

@@ -6,10 +6,12 @@ operator says the same as the one before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import TypedDict
 
 from tailwise.api.conditions import INFERENCE_WORKLOAD_CONDITIONS, Reason
 from tailwise.api.inference_workload_status import (
@@ -19,6 +21,7 @@ from tailwise.api.inference_workload_status import (
     Placement,
     PlacementResult,
     PodCounts,
+    PredictionSource,
     ServingLatencyModel,
 )
 from tailwise.api.labels import WORKLOAD_LABEL
@@ -28,13 +31,23 @@ from tailwise.controllers import workload_findings as findings
 from tailwise.controllers.conditions import Finding
 from tailwise.controllers.profiles import Answer, ProfileFailure, ProfileQuestion
 from tailwise.controllers.registry import KnownWorkload
+from tailwise.controllers.residents import Standing
 from tailwise.controllers.view import made_by
 from tailwise.domain.conditions import with_findings
 from tailwise.domain.objects import Pod
+from tailwise.domain.record import PlacementRecord
 from tailwise.telemetry.observed import LatencyObservation
 
-# A change of the observed latency below this is noise; each would be a write.
-_OBSERVED_STEP = 0.05
+# Changes of a latency below these are noise; each would be a write.
+_OBSERVED_STEP, _PREDICTED_STEP = 0.05, 0.1
+
+
+class _Prediction(TypedDict):
+    predicted_p50_milliseconds: int | None
+    predicted_p90_milliseconds: int | None
+    bound_milliseconds: int | None
+    source: PredictionSource | None
+    data_age_seconds: int | None
 
 
 class DeploymentOutcome(StrEnum):
@@ -68,6 +81,8 @@ class WorkloadFacts:
     observation: LatencyObservation | None
     latency_model_missing: str | None
     now: datetime
+    # What is predicted now for pods where they stand, by uid.
+    standing: Mapping[str, Standing] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +97,7 @@ def workload_verdict(facts: WorkloadFacts) -> WorkloadVerdict:
     """Work the status out."""
     known, before = facts.known, facts.known.status
     mine = [pod for pod in facts.pods if pod.workload == known.key.name and pod.deleted_at is None]
-    placements = _placements(mine, before, facts.observation)
+    placements = _placements(mine, before, facts)
     counts = _counts(mine)
     found = _findings(facts, mine, counts, placements)
     profile = facts.profile if isinstance(facts.profile, ModelProfile) else None
@@ -203,30 +218,72 @@ def _counts(pods: Sequence[Pod]) -> PodCounts:
 
 
 def _placements(
-    pods: Sequence[Pod], before: InferenceWorkloadStatus, observation: LatencyObservation | None
+    pods: Sequence[Pod], before: InferenceWorkloadStatus, facts: WorkloadFacts
 ) -> tuple[Placement, ...]:
-    known = {each.pod: each.observed_p90_milliseconds for each in before.placements}
+    known = {each.pod: each for each in before.placements}
     decided = [(pod, pod.record) for pod in pods if pod.record is not None and not pod.gated]
     decided.sort(key=lambda pair: (pair[1].decided_at or pair[0].created_at, pair[0].name), reverse=True)
-    placements = []
-    for pod, record in decided[:MAX_PLACEMENTS]:
-        seen = observation.pods.get(pod.name) if observation else None
-        placements.append(
-            Placement(
-                pod=pod.name,
-                node=record.node,
-                result=record.result,
-                predicted_p50_milliseconds=record.predicted_p50_milliseconds,
-                predicted_p90_milliseconds=record.predicted_p90_milliseconds,
-                bound_milliseconds=record.bound_milliseconds,
-                source=record.source,
-                latency_model_version=0 if record.source is not None else None,
-                data_age_seconds=record.data_age_seconds,
-                decided_at=record.decided_at,
-                observed_p90_milliseconds=_steady(known.get(pod.name), seen.milliseconds if seen else None),
-            )
-        )
+    placements = [
+        _placement(pod, record, known.get(pod.name), facts) for pod, record in decided[:MAX_PLACEMENTS]
+    ]
     return tuple(sorted(placements, key=lambda each: each.pod))
+
+
+def _placement(
+    pod: Pod, record: PlacementRecord, before: Placement | None, facts: WorkloadFacts
+) -> Placement:
+    seen = facts.observation.pods.get(pod.name) if facts.observation else None
+    placed = record.result is PlacementResult.PLACED
+    standing = facts.standing.get(pod.uid) if placed else None
+    if before is not None and before.node != record.node:
+        before = None
+    return Placement(
+        pod=pod.name,
+        node=record.node,
+        result=record.result,
+        **_predicted(record, before, standing),
+        latency_model_version=0 if record.source is not None else None,
+        decided_at=record.decided_at,
+        observed_p90_milliseconds=_steady(
+            before.observed_p90_milliseconds if before else None, seen.milliseconds if seen else None
+        ),
+    )
+
+
+def _predicted(record: PlacementRecord, before: Placement | None, standing: Standing | None) -> _Prediction:
+    """What is predicted under the load of now; what was decided on while nothing newer is known.
+
+    Figures change together or not at all, and only by more than noise: each change is a write.
+    """
+    decided = _Prediction(
+        predicted_p50_milliseconds=record.predicted_p50_milliseconds,
+        predicted_p90_milliseconds=record.predicted_p90_milliseconds,
+        bound_milliseconds=record.bound_milliseconds,
+        source=record.source,
+        data_age_seconds=record.data_age_seconds,
+    )
+    told = decided
+    if before is not None and before.predicted_p90_milliseconds is not None:
+        told = _Prediction(
+            predicted_p50_milliseconds=before.predicted_p50_milliseconds,
+            predicted_p90_milliseconds=before.predicted_p90_milliseconds,
+            bound_milliseconds=before.bound_milliseconds,
+            source=before.source,
+            data_age_seconds=before.data_age_seconds,
+        )
+    if standing is None:
+        return told
+    p90 = told["predicted_p90_milliseconds"]
+    renewed = max(1, round(standing.p90_milliseconds))
+    if p90 is not None and abs(renewed - p90) <= _PREDICTED_STEP * p90 and told["source"] is standing.source:
+        return told
+    return _Prediction(
+        predicted_p50_milliseconds=max(1, round(standing.p50_milliseconds)),
+        predicted_p90_milliseconds=renewed,
+        bound_milliseconds=max(1, math.ceil(standing.bound_milliseconds)),
+        source=standing.source,
+        data_age_seconds=None if standing.age_seconds is None else round(standing.age_seconds),
+    )
 
 
 def _observed(before: int | None, observation: LatencyObservation | None) -> int | None:

@@ -56,6 +56,18 @@ class Preferences:
     tie_tolerance: float = TIE_TOLERANCE
 
 
+@dataclass(frozen=True, slots=True)
+class NeighbourEffects:
+    """What the pod would do to those that a node already has, each (nodes,).
+
+    ``added_milliseconds`` is what it adds to their P90s, summed; ``over`` marks nodes where one of them holds
+    its SLO now and would not with the pod.
+    """
+
+    added_milliseconds: Floats
+    over: Bools
+
+
 class DecisionOutcome(StrEnum):
     """What became of the question where a pod should go."""
 
@@ -68,6 +80,8 @@ class DecisionOutcome(StrEnum):
     NO_PREDICTION = "NoPrediction"
     # Nodes have predictions; none meets the SLO. The best is named.
     SLO_UNATTAINABLE = "SLOUnattainable"
+    # Nodes meet the SLO; on each of them a resident would then miss its own. The best is named.
+    OVER_NEIGHBOURS = "OverNeighbours"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +133,11 @@ class Decision:
                 f"{_figure(best.bound_milliseconds)} ms, SLO {_figure(self.slo_milliseconds)} ms "
                 f"({_SOURCE_WORDS[best.source]}); {summary}"
             )
+        if self.outcome is DecisionOutcome.OVER_NEIGHBOURS:
+            return (
+                f"{summary}; {best.node} would hold the SLO of {_figure(self.slo_milliseconds)} ms (bound "
+                f"{_figure(best.bound_milliseconds)} ms), and residents there would then miss theirs"
+            )
         return (
             f"{summary}; best is {_figure(best.bound_milliseconds)} ms on {best.node}, "
             f"SLO is {_figure(self.slo_milliseconds)} ms"
@@ -132,12 +151,13 @@ def decide(
     *,
     slo_milliseconds: float,
     objective: Objective = Objective.LOWEST_LATENCY,
-    over_neighbours: Bools | None = None,
+    effects: NeighbourEffects | None = None,
 ) -> Decision:
-    """Choose a node among those that passed the filters (Algorithm 1).
+    """Choose a node among those that passed the filters.
 
-    ``over_neighbours`` (nodes,) marks nodes where the pod would push a resident over its SLO; None: not
-    looked at.
+    Without ``effects`` this is Algorithm 1: the node of least predicted P90. With them it is the node where
+    the pod's P90 and what it adds to the residents' are least together, for the next pod's gain may be less
+    than what ten others lose; and a node where it breaks a resident's SLO is refused.
     """
     if not verdicts.fits.any():
         return Decision(DecisionOutcome.NO_NODE_FITS, slo_milliseconds, verdicts)
@@ -151,13 +171,17 @@ def decide(
     if not (predictable := verdicts.fits).any():
         return Decision(DecisionOutcome.NO_PREDICTION, slo_milliseconds, verdicts)
     verdicts = verdicts.refuse(predicted.bound_milliseconds > slo_milliseconds, Refusal(Filter.SLO))
-    if over_neighbours is not None:
-        verdicts = verdicts.refuse(over_neighbours, Refusal(Filter.NEIGHBOURS))
+    attaining = verdicts.fits
+    if effects is not None:
+        verdicts = verdicts.refuse(effects.over, Refusal(Filter.NEIGHBOURS))
     if not (feasible := verdicts.fits).any():
-        nearest = _choose(predictable, predicted.bound_milliseconds, preferences)
-        best = _candidate(verdicts.names, predicted, nearest)
-        return Decision(DecisionOutcome.SLO_UNATTAINABLE, slo_milliseconds, verdicts, best)
+        over = bool(attaining.any())
+        outcome = DecisionOutcome.OVER_NEIGHBOURS if over else DecisionOutcome.SLO_UNATTAINABLE
+        nearest = _choose(attaining if over else predictable, predicted.bound_milliseconds, preferences)
+        return Decision(outcome, slo_milliseconds, verdicts, _candidate(verdicts.names, predicted, nearest))
     score = predicted.p90_milliseconds
+    if effects is not None:
+        score = score + effects.added_milliseconds
     if objective is Objective.TIGHTEST:
         # Least headroom first: a figure that falls as the bound rises to the SLO.
         score = slo_milliseconds - predicted.bound_milliseconds

@@ -38,7 +38,6 @@ def test_a_minimal_workload_uses_nothing_that_is_missing() -> None:
         ({"placement": {"binding": "NodeName"}}, "spec.placement.binding"),
         ({"placement": {"policy": "Feasible"}}, "spec.placement.policy"),
         ({"placement": {"objective": "Tightest"}}, "spec.placement.objective"),
-        ({"placement": {"neighbours": "Respect"}}, "spec.placement.neighbours"),
         ({"placement": {"relocation": {"mode": "WhenBetter"}}}, "spec.placement.relocation"),
     ],
 )
@@ -58,6 +57,7 @@ def test_a_workloads_field_without_behaviour_is_named(fields: dict[str, Any], ex
                 "fallback": "Hold",
             }
         },
+        {"placement": {"neighbours": "Respect"}},
         {"load": {"batchSize": 8, "concurrency": 4, "requestsPerSecond": 10}},
         {"metrics": {"preset": "Triton"}},
         {"latencyModelRef": {"name": "default"}},
