@@ -134,12 +134,13 @@ def _followed(
 
 
 def _scan(interpreter: Interpreter, scope: Scope, call: Call, tally: Tally) -> Sequence[Value | None]:
-    count = int(call.attributes.get("num_scan_inputs", 1))
-    inputs = list(call.inputs) if call.opset >= 9 else list(call.inputs[1:])
+    if call.opset < 9:
+        return _batched_scan(interpreter, scope, call, tally)
+    count, inputs = int(call.attributes.get("num_scan_inputs", 1)), list(call.inputs)
     states = [value or unknown() for value in inputs[: len(inputs) - count]]
     scanned = [value for value in inputs[len(inputs) - count :] if isinstance(value, Tensor)]
     axes = call.attributes.get("scan_input_axes") or [0] * count
-    if call.opset < 9 or len(scanned) < count or any(not value.shape for value in scanned):
+    if len(scanned) < count or any(not value.shape for value in scanned):
         _note(call, tally, "the length of what it scans is not known")
         return []
     trips = next(value.shape[axis] for value, axis in zip(scanned, axes, strict=True) if value.shape)
@@ -155,6 +156,26 @@ def _scan(interpreter: Interpreter, scope: Scope, call: Call, tally: Tally) -> S
         _stacked(scan, trips, bounded=False, axis=axis) for scan, axis in zip(scans, out_axes, strict=False)
     ]
     return [*map(_changing, after), *stacked]
+
+
+def _batched_scan(interpreter: Interpreter, scope: Scope, call: Call, tally: Tally) -> Sequence[Value | None]:
+    """Scan of operator set 8: every value has a batch axis first, and what is scanned a sequence axis next.
+
+    The body sees one sample of one step, so it runs batch x steps times.
+    """
+    count = int(call.attributes.get("num_scan_inputs", 1))
+    inputs = [value for value in call.inputs[1:] if isinstance(value, Tensor) and value.shape]
+    if len(inputs) < len(call.inputs) - 1 or any(len(value.shape or ()) < 2 for value in inputs[-count:]):
+        _note(call, tally, "the length of what it scans is not known")
+        return []
+    states, scanned = inputs[: len(inputs) - count], inputs[len(inputs) - count :]
+    batch, steps = (scanned[0].shape or (0, 0))[:2]
+    fed = [_changing(_without(state, 0)) for state in states]
+    body = _body(interpreter, scope, call, "body", [*fed, *(_without(_without(s, 0), 0) for s in scanned)])
+    tally.add(body.tally, batch * steps)
+    after = [_stacked(state, batch, bounded=False) for state in body.results[: len(states)]]
+    scans = [_stacked(scan, steps, bounded=False) for scan in body.results[len(states) :]]
+    return [*after, *(_stacked(scan, batch, bounded=False) for scan in scans)]
 
 
 def _sequence_map(interpreter: Interpreter, scope: Scope, call: Call, tally: Tally) -> Sequence[Value | None]:

@@ -173,10 +173,12 @@ def _constant_of_shape(call: Call, _contents: Sequence[Any]) -> Sequence[Any]:
 
 
 def _range(_call: Call, contents: Sequence[Any]) -> Sequence[Any]:
-    start, limit, delta = (content.item() for content in contents)
+    dtype = contents[0].dtype
+    number = int if np.issubdtype(dtype, np.integer) else float
+    start, limit, delta = (number(content.item()) for content in contents)
     if max(0, math.ceil((limit - start) / delta)) > MOST_ELEMENTS:
         raise ValueError("too long to be a shape")
-    return [np.arange(start, limit, delta, dtype=contents[0].dtype)]
+    return [np.arange(start, limit, delta).astype(dtype)]
 
 
 def _expand(call: Call, contents: Sequence[Any]) -> Sequence[Any]:
@@ -296,6 +298,7 @@ _FOLDS: dict[str, Fold] = {
     "ReduceMin": _reduction(np.min),
     "ReduceProd": _reduction(np.prod),
     "ReduceSum": _reduction(np.sum),
+    "Relu": _elementwise(lambda content: np.maximum(content, 0)),
     "Reshape": _reshape,
     "Round": _elementwise(np.round),
     "ScatterND": _scatter_nd,

@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
-from tailwise.models import contrib_shapes
+from tailwise.models import contributed_shapes, standard_shapes
 from tailwise.models.tensors import (
     Call,
     Shape,
@@ -30,7 +30,13 @@ from tailwise.models.tensors import (
 MOST_CONTENT = 4096
 """Longer contents are not handed to the inference functions: they are no shapes."""
 
-_FIRST_INPUT_LIKE = frozenset({"MeanVarianceNormalization", "Scaler", "Normalizer", "Imputer", "Binarizer"})
+_ELEMENTWISE = frozenset(
+    {
+        "Add", "Sub", "Mul", "Div", "Pow", "Mod", "Min", "Max", "Sum", "Mean", "And", "Or", "Xor", "Equal",
+        "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Where", "PRelu", "BitwiseAnd", "BitwiseOr",
+        "BitwiseXor", "BitShift",
+    }
+)  # fmt: skip
 
 
 def infer(call: Call) -> tuple[Value | None, ...]:
@@ -69,12 +75,14 @@ def _element_type(call: Call) -> int:
 
 def _inferred(call: Call) -> Sequence[Value | None]:
     """What rules for contributed operators, or ONNX's inference function, say."""
-    if call.op_type in _FIRST_INPUT_LIKE:
-        return [_like(call.input(0))]
-    contributed = contrib_shapes.infer(call)
-    if contributed is not None:
-        return contributed
-    schema = schema_of(call.domain, call.op_type, call.opset)
+    for own in (contributed_shapes.infer(call), standard_shapes.infer(call)):
+        if own is not None:
+            return own
+    standard = contributed_shapes.standard_operator_set(call)
+    if standard is not None:
+        schema = schema_of("", call.op_type, standard)
+    else:
+        schema = schema_of(call.domain, call.op_type, call.opset)
     if schema is None:
         return []
     types = {}
@@ -103,17 +111,13 @@ def schema_of(domain: str, op_type: str, opset: int) -> onnx.defs.OpSchema | Non
         return None
 
 
-def _like(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else replace(tensor, array=None, stored=False)
-
-
 def _bound(call: Call, index: int, value: Tensor, *, bounded: bool) -> Tensor:
     """A tensor whose shape was not inferred, with an upper bound of it where there is one."""
     rule = _BOUNDS.get(call.op_type) if call.domain == "" else None
     shape = rule(call, index) if rule is not None else None
     if shape is not None:
         return replace(value, shape=shape, bounded=True)
-    if bounded or call.op_type in contrib_shapes.ELEMENTWISE:
+    if bounded or call.op_type in _ELEMENTWISE:
         shape = _least_common(call)
         if shape is not None:
             return replace(value, shape=shape, bounded=bounded)
@@ -122,7 +126,7 @@ def _bound(call: Call, index: int, value: Tensor, *, bounded: bool) -> Tensor:
 
 def _least_common(call: Call) -> Shape | None:
     """Element-wise with operands whose bounds differ: the true sizes are equal, so the lesser bound holds."""
-    if call.op_type not in contrib_shapes.ELEMENTWISE:
+    if call.op_type not in _ELEMENTWISE:
         return None
     shapes = [value.shape for value in call.inputs if isinstance(value, Tensor)]
     known = [shape for shape in shapes if shape is not None]
@@ -195,6 +199,7 @@ _BOUNDS: dict[str, Callable[[Call, int], Shape | None]] = {
     "NonMaxSuppression": _non_max_suppression,
     "Compress": _compress,
     "Unique": _unique,
+    "StringNormalizer": _same,
     "TopK": _same,
     "Slice": _same,
     "Reshape": _reshape,

@@ -8,9 +8,10 @@ the convention of the papers.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
-from tailwise.models.contrib_shapes import attended_length, grouped_length
+from tailwise.models.contributed_shapes.attention import attended_length, grouped_length
 from tailwise.models.operators.rule import Rule, Rules, Uncountable, Work, product, result, shaped
 from tailwise.models.records import OperatorKind
 from tailwise.models.tensors import Call, Shape
@@ -49,15 +50,13 @@ def _with_projection(call: Call) -> Work:
     columns = shaped(call, 1, "weights")[1][-1]
     sizes = call.attributes.get("qkv_hidden_sizes") or [columns // 3] * 3
     heads = int(call.attributes["num_heads"])
-    past = call.input(4 if call.op_type == "Attention" else 8)
-    total = rows + (past.shape[3] if past is not None and past.shape else 0)
+    past = call.input(8 if call.op_type == "QAttention" else 4)
+    before = past.shape[3] if past is not None and past.shape else 0
+    shared = call.attributes.get("past_present_share_buffer")
+    total = before if shared and before else before + rows
     projection = product(batch * rows, columns, depth)
     inner = _heads(batch, heads, rows, total, (int(sizes[0]) // heads, int(sizes[2]) // heads))
-    return replace(
-        projection,
-        flops=projection.flops + inner.flops,
-        multiply_accumulates=projection.multiply_accumulates + inner.multiply_accumulates,
-    )
+    return _sum(projection, inner)
 
 
 def _three(shape: Shape) -> tuple[int, int, int]:
@@ -84,26 +83,76 @@ def _grouped(call: Call) -> Work:
     return _heads(batch, heads, rows, grouped_length(call), (size, size))
 
 
-def _experts(call: Call) -> Work:
-    """MoE (com.microsoft): each token passes k experts; weights [experts, hidden, inner] and back."""
-    tokens = shaped(call, 0, "input")[1]
-    first, second = shaped(call, 2, "fc1_experts_weights")[1], shaped(call, 4, "fc2_experts_weights")[1]
-    rows = tokens[0] * (tokens[1] if len(tokens) == 3 else 1) * int(call.attributes.get("k", 1))
-    up = product(rows, first[2], first[1])
-    down = product(rows, second[2], second[1])
+def _packed(call: Call) -> Work:
+    """PackedAttention: tokens of several sequences without padding, [tokens, D]; their number is an input.
+
+    Each token looks at its own sequence only. All sequences are taken as equally long.
+    """
+    tokens, depth = shaped(call, 0, "input")[1]
+    columns = shaped(call, 1, "weights")[1][-1]
+    batch, longest = shaped(call, 3, "token_offset")[1]
+    sizes = call.attributes.get("qkv_hidden_sizes") or [columns // 3] * 3
+    length = min(longest, -(-tokens // batch))
+    projection = product(tokens, columns, depth)
+    return _sum(projection, product(tokens, int(sizes[0]) + int(sizes[2]), length))
+
+
+def _linear(call: Call) -> Work:
+    """LinearAttention: for each step and key head the outer product k x v is added to a state of dk x dv,
+    and each query head reads it with q (Katharopoulos et al. 2020); the delta rules read it once more, with
+    k, before they write (Yang et al. 2024). The decay of the state is left out, as recurrent layers' gates.
+    """
+    batch, steps, width = _three(shaped(call, 0, "query")[1])
+    heads, kv_heads = int(call.attributes["q_num_heads"]), int(call.attributes["kv_num_heads"])
+    key_size, value_size = width // heads, shaped(call, 2, "value")[1][-1] // kv_heads
+    rule = str(call.attributes.get("update_rule", "gated_delta"))
+    passes = heads + kv_heads * (2 if rule.endswith("delta") else 1)
+    return product(1, value_size, key_size, batch * steps * passes)
+
+
+def _experts(first: int, second: int, third: int) -> Rule:
+    """MoE, QMoE: each token passes k experts; weights [experts, inner, hidden] and [experts, hidden, inner].
+
+    Where the gate is fused into the first weights they have 2 x inner rows; a third layer is as the first.
+    Only the outer sizes are read: quantised weights are packed along the last axis.
+    """
+
+    def work(call: Call) -> Work:
+        tokens = shaped(call, 0, "input")[1]
+        hidden = tokens[-1]
+        wide = shaped(call, first, "fc1_experts_weights")[1][1]
+        back = shaped(call, second, "fc2_experts_weights")[1][1]
+        inner = wide // 2 if call.attributes.get("swiglu_fusion") else wide
+        rows = math.prod(tokens[:-1]) * int(call.attributes.get("k", 1))
+        total = _sum(product(rows, wide, hidden), product(rows, back, inner))
+        return total if call.input(third) is None else _sum(total, product(rows, inner, hidden))
+
+    return Rule(OperatorKind.MATMUL, work)
+
+
+def _sum(one: Work, other: Work) -> Work:
+    """The sum of two products, with the sizes of the first."""
     return replace(
-        up,
-        flops=up.flops + down.flops,
-        multiply_accumulates=up.multiply_accumulates + down.multiply_accumulates,
+        one,
+        flops=one.flops + other.flops,
+        multiply_accumulates=one.multiply_accumulates + other.multiply_accumulates,
     )
 
 
-STANDARD_RULES: Rules = {"Attention": Rule(OperatorKind.MATMUL, _standard)}
+STANDARD_RULES: Rules = {
+    "Attention": Rule(OperatorKind.MATMUL, _standard),
+    "LinearAttention": Rule(OperatorKind.MATMUL, _linear),
+}
 MICROSOFT_RULES: Rules = {
     "Attention": Rule(OperatorKind.MATMUL, _with_projection),
+    "DecoderMaskedSelfAttention": Rule(OperatorKind.MATMUL, _with_projection),
     "QAttention": Rule(OperatorKind.MATMUL, _with_projection),
+    "PackedAttention": Rule(OperatorKind.MATMUL, _packed),
     "MultiHeadAttention": Rule(OperatorKind.MATMUL, _multi_head),
     "DecoderMaskedMultiHeadAttention": Rule(OperatorKind.MATMUL, _multi_head),
     "GroupQueryAttention": Rule(OperatorKind.MATMUL, _grouped),
-    "MoE": Rule(OperatorKind.MATMUL, _experts),
+    "SparseAttention": Rule(OperatorKind.MATMUL, _grouped),
+    "LinearAttention": Rule(OperatorKind.MATMUL, _linear),
+    "MoE": _experts(2, 4, 6),
+    "QMoE": _experts(2, 5, 8),
 }

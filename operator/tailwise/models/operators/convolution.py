@@ -7,7 +7,9 @@ fall on padding count as others do, as in the paper and in PyTorch's FlopCounter
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+from tailwise.models.contributed_shapes.windows import channels_first
 from tailwise.models.operators.rule import Rule, Rules, Uncountable, Work, result, shaped
 from tailwise.models.records import OperatorKind
 from tailwise.models.tensors import Call, Shape
@@ -17,9 +19,9 @@ def _forward(weight_index: int) -> Rule:
     """Weights are [OC, IC / groups, *kernel] (ONNX: Conv)."""
 
     def work(call: Call) -> Work:
-        _, source = shaped(call, 0, "X")
+        source = channels_first(call, shaped(call, 0, "X")[1])
         weight = _weight(call, weight_index)
-        _, output = result(call)
+        output = channels_first(call, result(call)[1])
         groups = _groups(call, source, per_group=weight[1])
         kernel = math.prod(weight[2:])
         positions = math.prod(output[2:])
@@ -84,17 +86,28 @@ def _deformable(call: Call) -> Work:
     groups = int(call.attributes.get("offset_group", 1))
     samples = output[0] * math.prod(output[2:]) * work.kernel_elements * groups
     channels = shaped(call, 0, "X")[1][1] // groups
+    return replace(work, flops=work.flops + 8 * samples * channels)
+
+
+def _causal(call: Call) -> Work:
+    """CausalConvWithState: depthwise over time, each result sums the kernel's k positions (Gu and Dao 2023).
+
+    Positions before the first come from the carried state, so that every result has all k products.
+    """
+    batch, channels, steps = shaped(call, 0, "input")[1]
+    kernel = _weight(call, 1)[2]
+    accumulates = batch * channels * steps * kernel
     return Work(
-        flops=work.flops + 8 * samples * channels,
-        multiply_accumulates=work.multiply_accumulates,
-        groups=work.groups,
-        input_channels_per_group=work.input_channels_per_group,
-        output_channels_per_group=work.output_channels_per_group,
-        kernel_elements=work.kernel_elements,
-        rows=work.rows,
-        columns=work.columns,
-        depth=work.depth,
-        batch=work.batch,
+        flops=2 * accumulates,
+        multiply_accumulates=accumulates,
+        groups=channels,
+        input_channels_per_group=1,
+        output_channels_per_group=1,
+        kernel_elements=kernel,
+        rows=steps,
+        columns=1,
+        depth=kernel,
+        batch=batch * channels,
     )
 
 
@@ -123,6 +136,9 @@ RULES: Rules = {
     "ConvInteger": _forward(1),
     "QLinearConv": _forward(3),
     "FusedConv": _forward(1),
+    "NhwcConv": _forward(1),
+    "NhwcFusedConv": _forward(1),
+    "CausalConvWithState": Rule(OperatorKind.CONVOLUTION, _causal),
     "ConvTranspose": _transposed(1),
     "QLinearConvTranspose": _transposed(3),
     "ConvTransposeWithDynamicPads": _transposed(1),

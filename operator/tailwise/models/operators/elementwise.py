@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from tailwise.models.operators.rule import Rule, Rules, Work, per_result, result, result_elements
+from tailwise.models.operators.rule import Rule, Rules, Work, per_result, result, result_elements, shaped
 from tailwise.models.records import OperatorKind
 from tailwise.models.tensors import Call
 
@@ -37,6 +37,8 @@ ACTIVATIONS = (
     "FastGelu",
     "QuickGelu",
     "QLinearSigmoid",
+    "QOrderedGelu",
+    "ScaledSiLU",
     "QLinearLeakyRelu",
 )
 
@@ -97,6 +99,8 @@ _ONE_EACH = (
     "BiasAdd",
     "CumSum",
     "CumProd",
+    "MulInteger",
+    "QLinearWhere",
 )
 
 # FLOPs a result where it is not one, each with its steps.
@@ -115,6 +119,9 @@ _OTHERS = {
     "HannWindow": 3,
     "HammingWindow": 3,
     "StringConcat": 1,
+    "MelWeightMatrix": 2,  # a difference and a division on a triangle's side
+    "ComplexMul": 3,  # four products and two sums for each pair of values
+    "ComplexMulConj": 3,
 }
 
 
@@ -123,6 +130,19 @@ def _variadic(call: Call) -> Work:
     operands = len([value for value in call.inputs if value is not None])
     each = max(1, operands - 1) + (call.op_type == "Mean" and operands > 1)
     return Work(flops=each * result_elements(call))
+
+
+def _multinomial(call: Call) -> Work:
+    """Multinomial: an exponential and a running sum for each class, a binary search for each sample."""
+    shape = shaped(call, 0, "input")[1]
+    search = max(1, math.ceil(math.log2(max(1, shape[-1]))))
+    return Work(flops=2 * math.prod(shape) + search * result_elements(call))
+
+
+def _gated_pair(call: Call) -> Work:
+    """SwiGLU, BiasSplitGelu: an activation of one half, times the other; the latter adds a bias to both."""
+    biased = 2 if call.op_type == "BiasSplitGelu" else 0
+    return Work(flops=(2 + biased) * result_elements(call))
 
 
 def _dynamic_quantize(call: Call) -> Work:
@@ -134,6 +154,9 @@ RULES: Rules = {
     **{name: Rule(OperatorKind.ACTIVATION, per_result(1)) for name in ACTIVATIONS},
     **{name: Rule(OperatorKind.OTHER, per_result(1)) for name in _ONE_EACH},
     **{name: Rule(OperatorKind.OTHER, per_result(flops)) for name, flops in _OTHERS.items()},
+    "SwiGLU": Rule(OperatorKind.ACTIVATION, _gated_pair),
+    "BiasSplitGelu": Rule(OperatorKind.ACTIVATION, _gated_pair),
+    "Multinomial": Rule(OperatorKind.OTHER, _multinomial),
     "BiasGelu": Rule(OperatorKind.ACTIVATION, per_result(2)),
     "Sum": Rule(OperatorKind.OTHER, _variadic),
     "Mean": Rule(OperatorKind.OTHER, _variadic),

@@ -41,25 +41,26 @@ def _depths(
     false_nodes: Sequence[int],
     modes: Sequence[bytes],
 ) -> list[int]:
-    """The depth of every tree; nodes are given as parallel lists (ONNX: TreeEnsemble)."""
-    children: dict[tuple[int, int], tuple[int, int] | None] = {}
+    """The depth of every tree; nodes are given as parallel lists, the root first (ONNX: TreeEnsemble)."""
+    children: dict[int, dict[int, tuple[int, int] | None]] = {}
     for tree, node, left, right, mode in zip(trees, nodes, true_nodes, false_nodes, modes, strict=True):
-        children[tree, node] = None if mode == b"LEAF" else (left, right)
-    depths = []
-    for root_tree in dict.fromkeys(trees):
-        seen = set()
-        level, depth = [next(node for tree, node in children if tree == root_tree)], 0
-        while level:
-            below: list[int] = []
-            for node in level:
-                pair = children.get((root_tree, node))
-                if pair is not None and node not in seen:
-                    below.extend(pair)
-                seen.add(node)
-            depth += bool(below)
-            level = below
-        depths.append(depth)
-    return depths
+        children.setdefault(tree, {})[node] = None if mode == b"LEAF" else (left, right)
+    return [_depth(tree) for tree in children.values()]
+
+
+def _depth(children: dict[int, tuple[int, int] | None]) -> int:
+    """Levels below the root; a node that comes again (the file is broken) is not followed again."""
+    level, depth, seen = [next(iter(children))], 0, set()
+    while level:
+        below: list[int] = []
+        for node in level:
+            pair = children.get(node)
+            if pair is not None and node not in seen:
+                below.extend(pair)
+            seen.add(node)
+        depth += bool(below)
+        level = below
+    return depth
 
 
 def _ensemble(call: Call) -> Work:
@@ -67,7 +68,7 @@ def _ensemble(call: Call) -> Work:
     rows, _ = _rows_and_features(call)
     attributes = call.attributes
     roots = list(attributes["tree_roots"])
-    true_nodes, false_nodes = list(attributes["nodes_trueids"]), list(attributes["nodes_falseids"])
+    true_nodes, false_nodes = list(attributes["nodes_truenodeids"]), list(attributes["nodes_falsenodeids"])
     true_leaves, false_leaves = list(attributes["nodes_trueleafs"]), list(attributes["nodes_falseleafs"])
     total = 0
     for root in roots:

@@ -1,4 +1,7 @@
-"""Operators that move data, or only rename it. Interpolation is the one among them that computes."""
+"""Operators that move data, or only rename it. Interpolation is the one among them that computes.
+
+Text and categories are moved too: FLOPs are of numbers, and work on text has none.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,7 @@ _VIEWS = (
     "SequenceErase",
     "SequenceInsert",
     "SequenceLength",
+    "ExpandDims",
 )
 
 _COPIES = (
@@ -71,6 +75,14 @@ _COPIES = (
     "ArrayFeatureExtractor",
     "FeatureVectorizer",
     "TensorScatter",
+    "ReorderInput",
+    "ReorderOutput",
+    "CategoryMapper",
+    "DictVectorizer",
+    "RegexFullMatch",
+    "StringNormalizer",
+    "StringSplit",
+    "RelativePositionBias",
 )
 
 _LOOKUPS = ("Gather", "GatherElements", "GatherND", "GatherBlockQuantized")
@@ -105,6 +117,12 @@ def _grid_sample(call: Call) -> Work:
     return Work() if neighbours is None else Work(flops=2 * neighbours**axes * result_elements(call))
 
 
+def _crops(call: Call) -> Work:
+    """CropAndResize (com.microsoft): four neighbours of every result, a product and a sum each."""
+    nearest = str(call.attributes.get("mode", "bilinear")) == "nearest"
+    return Work() if nearest else Work(flops=8 * result_elements(call))
+
+
 def _affine_grid(call: Call) -> Work:
     """AffineGrid: each position is multiplied with a matrix of d x (d + 1)."""
     axes = result(call)[1][-1]
@@ -118,5 +136,6 @@ RULES: Rules = {
     "Resize": Rule(OperatorKind.OTHER, _resize),
     "Upsample": Rule(OperatorKind.OTHER, _resize),
     "GridSample": Rule(OperatorKind.OTHER, _grid_sample),
+    "CropAndResize": Rule(OperatorKind.OTHER, _crops),
     "AffineGrid": Rule(OperatorKind.OTHER, _affine_grid),
 }

@@ -51,6 +51,9 @@ RULES: Rules = {
     "SkipLayerNormalization": _skip(7),
     "SkipSimplifiedLayerNormalization": _skip(4),
     "EmbedLayerNormalization": Rule(OperatorKind.NORMALIZATION, _embedding),
+    "QEmbedLayerNormalization": Rule(OperatorKind.NORMALIZATION, _embedding),
+    "QOrderedLayerNormalization": _of_elements(7),
+    "GatedRMSNorm": _of_elements(6),  # an activation and a product with the gate
     "MeanVarianceNormalization": _of_elements(5),
     "LpNormalization": _of_elements(3),
     "LRN": Rule(OperatorKind.NORMALIZATION, _local_response),

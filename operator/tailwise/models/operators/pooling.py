@@ -27,6 +27,8 @@ RULES: Rules = {
     "MaxUnpool": _POOLING,
     "MaxRoiPool": _POOLING,
     "QLinearAveragePool": _POOLING,
+    "MaxpoolWithMask": _POOLING,
+    "NhwcMaxPool": _POOLING,
     "QLinearGlobalAveragePool": _POOLING,
     "RoiAlign": Rule(OperatorKind.POOLING, _region),
 }

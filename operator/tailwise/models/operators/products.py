@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from tailwise.models.contrib_shapes import product_shape, transposed
+from tailwise.models.contributed_shapes.products import product_shape, transposed
 from tailwise.models.operators.rule import Rule, Rules, Uncountable, Work, product, result, shaped
 from tailwise.models.records import OperatorKind
 from tailwise.models.tensors import Call, Shape
@@ -62,11 +62,32 @@ def _gemm(right_index: int) -> Rule:
     return Rule(OperatorKind.MATMUL, work)
 
 
-def _packed(call: Call) -> Work:
-    """MatMulNBits, MatMulBnb4: weights packed below a byte; K and N are attributes (com.microsoft)."""
-    _, left = shaped(call, 0, "A")
-    depth, columns = int(call.attributes["K"]), int(call.attributes["N"])
-    return product(math.prod(left[:-1]), columns, depth)
+def _packed(*columns: str) -> Rule:
+    """Weights packed below a byte: their sizes are the attributes K and N (com.microsoft).
+
+    MatMulNBitsMlp multiplies with two of N columns, MatMulNBitsQkv with queries, keys and values at once.
+    """
+
+    def work(call: Call) -> Work:
+        _, left = shaped(call, 0, "A")
+        wide = sum(int(call.attributes[name]) for name in columns)
+        return product(math.prod(left[:-1]), wide, int(call.attributes["K"]))
+
+    return Rule(OperatorKind.MATMUL, work)
+
+
+def _packed_fp4(call: Call) -> Work:
+    """MatMulFpQ4: the packed weight's sizes are its third input (com.microsoft)."""
+    left, sizes = shaped(call, 0, "A")[1], shaped(call, 2, "B_shape")[0].array
+    if sizes is None:
+        raise Uncountable("the shape of its weight is not a constant")
+    return _of_shapes(left, tuple(int(size) for size in sizes.ravel()))
+
+
+def _distances(call: Call) -> Work:
+    """CDist by |a|^2 + |b|^2 - 2ab, as the runtime does: a product of all rows with all others."""
+    (rows, depth), (others, _) = shaped(call, 0, "A")[1], shaped(call, 1, "B")[1]
+    return product(rows, others, depth)
 
 
 def _einsum(call: Call) -> Work:
@@ -163,13 +184,22 @@ RULES: Rules = {
     "MatMulIntegerToFloat": _matmul(0, 1),
     "DynamicQuantizeMatMul": _matmul(0, 1),
     "QLinearMatMul": _matmul(0, 3),
+    "QOrderedMatMul": _matmul(0, 2),
+    "GemmFastGelu": _matmul(0, 1),
     "FusedMatMul": Rule(OperatorKind.MATMUL, _fused_matmul),
+    "FusedMatMulActivation": Rule(OperatorKind.MATMUL, _fused_matmul),
+    "SparseToDenseMatMul": Rule(OperatorKind.MATMUL, _fused_matmul),
     "TransposeMatMul": Rule(OperatorKind.MATMUL, _fused_matmul),
     "Gemm": _gemm(1),
     "FusedGemm": _gemm(1),
+    "GemmFloat8": _gemm(1),
     "QGemm": _gemm(3),
-    "MatMulNBits": Rule(OperatorKind.MATMUL, _packed),
-    "MatMulBnb4": Rule(OperatorKind.MATMUL, _packed),
+    "MatMulNBits": _packed("N"),
+    "MatMulBnb4": _packed("N"),
+    "MatMulNBitsMlp": _packed("N", "N"),
+    "MatMulNBitsQkv": _packed("Nq", "Nkv", "Nkv"),
+    "MatMulFpQ4": Rule(OperatorKind.MATMUL, _packed_fp4),
+    "CDist": Rule(OperatorKind.MATMUL, _distances),
     "Einsum": Rule(OperatorKind.MATMUL, _einsum),
     "Det": Rule(OperatorKind.OTHER, _determinant),
     "Inverse": Rule(OperatorKind.OTHER, _inverse),

@@ -28,4 +28,16 @@ def _recurrent(gates: int) -> Rule:
     return Rule(OperatorKind.MATMUL, work)
 
 
-RULES: Rules = {"RNN": _recurrent(1), "GRU": _recurrent(3), "LSTM": _recurrent(4)}
+def _quantised_lstm(call: Call) -> Work:
+    """DynamicQuantizeLSTM (com.microsoft): an LSTM whose W and R are [directions, input, 4 x hidden]."""
+    steps, batch, size = shaped(call, 0, "X")[1]
+    directions, hidden, wide = shaped(call, 2, "R")[1]
+    return product(batch, wide, size + hidden, steps * directions, recurrent=True)
+
+
+RULES: Rules = {
+    "RNN": _recurrent(1),
+    "GRU": _recurrent(3),
+    "LSTM": _recurrent(4),
+    "DynamicQuantizeLSTM": Rule(OperatorKind.MATMUL, _quantised_lstm),
+}
