@@ -35,6 +35,13 @@ def add_parser(subparsers: Any) -> None:
         "--cpu-limit-millicores", type=_at_least(0), default=0, metavar="M", help="0 or left out: no limit"
     )
     parser.add_argument("--threads", type=_at_least(1), default=1, help="intra-op threads of the server")
+    parser.add_argument(
+        "--overhead-microseconds",
+        type=_at_least(0),
+        default=0,
+        metavar="US",
+        help="CPU time that the server spends on a query beside the model; default: 0",
+    )
     parser.add_argument("--batch-size", type=_at_least(1), default=1, help="inferences in one query")
     parser.add_argument(
         "--input-shape",
@@ -74,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         batch_size=arguments.batch_size,
         concurrency=arguments.concurrency,
         requests_per_second=arguments.requests_per_second,
+        overhead_milliseconds=arguments.overhead_microseconds / 1000,
     )
     load = NodeLoad(cpu=arguments.cpu_utilisation_percent)
     prediction = PriorPredictor().predict(Question(profile, serving, hardware, load))

@@ -11,7 +11,7 @@ from tailwise.domain import assumption
 from tailwise.domain.objects import Pod, serving_cpu_limit_millicores, serving_cpu_request_millicores
 from tailwise.prediction.coefficients import coefficients
 from tailwise.prediction.prediction import Serving
-from tailwise.prediction.prior import query_cost
+from tailwise.prediction.prior import served_cost
 
 
 def serving_of(pod: Pod, spec: InferenceWorkloadSpec) -> Serving:
@@ -27,6 +27,7 @@ def serving_of(pod: Pod, spec: InferenceWorkloadSpec) -> Serving:
         concurrency=spec.load.concurrency,
         requests_per_second=spec.load.requests_per_second,
         cpu_request_millicores=request,
+        overhead_milliseconds=(spec.serving.overhead_microseconds or 0) / 1000 if spec.serving else 0.0,
     )
 
 
@@ -34,7 +35,7 @@ def expected_millicores(profile: ModelProfile, serving: Serving, hardware: NodeH
     """Thousandths of a core that one pod is expected to keep busy on a node of this hardware."""
     seconds = None
     if serving.requests_per_second is not None:
-        seconds = query_cost(profile, hardware, serving.threads, coefficients()).burnt / 1000
+        seconds = served_cost(profile, hardware, serving, coefficients()).burnt / 1000
     return assumption.expected_millicores(
         cpu_seconds_per_query=seconds,
         requests_per_second=serving.requests_per_second,

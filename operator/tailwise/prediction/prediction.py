@@ -24,7 +24,8 @@ class Serving:
     """How a model is served: what its pod may use and what is asked of it.
 
     ``cpu_limit_millicores`` is None where the pod has no limit; ``requests_per_second`` None means a closed
-    loop of ``concurrency`` clients.
+    loop of ``concurrency`` clients. ``overhead_milliseconds`` is the CPU time of a query that the server
+    spends beside the model, on a core of the reference node.
     """
 
     cpu_limit_millicores: int | None
@@ -33,6 +34,7 @@ class Serving:
     concurrency: int = 1
     requests_per_second: float | None = None
     cpu_request_millicores: int = 0
+    overhead_milliseconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

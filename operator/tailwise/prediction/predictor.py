@@ -11,7 +11,7 @@ from tailwise.api.hardware import NodeHardware
 from tailwise.api.profile import ModelProfile
 from tailwise.prediction.coefficients import Coefficients, coefficients
 from tailwise.prediction.prediction import Prediction, Question, Serving, Source
-from tailwise.prediction.prior import UTILISATION_GRID, Latencies, QueryCost, latencies, query_cost
+from tailwise.prediction.prior import UTILISATION_GRID, Latencies, QueryCost, latencies, served_cost
 from tailwise.prediction.quota import FloatArray
 from tailwise.prediction.tables import PredictionTable, UnknownLoad
 
@@ -44,7 +44,7 @@ class PriorPredictor:
     def predict(self, question: Question) -> Prediction:
         """Predict from physics; an unknown load is taken as high, bounded more widely, called Stale."""
         known, serving, hardware = self._known, question.serving, question.hardware
-        cost = query_cost(question.profile, hardware, serving.threads, known)
+        cost = served_cost(question.profile, hardware, serving, known)
         unknown = question.load.cpu is None
         utilisation = (
             known.errors.unknown_load_utilisation if question.load.cpu is None else question.load.cpu
@@ -62,7 +62,7 @@ class PriorPredictor:
     def table(self, profile: ModelProfile, serving: Serving, hardware: NodeHardware) -> PredictionTable:
         """Tabulate the prior over utilisation; tens of milliseconds at most."""
         known = self._known
-        cost = query_cost(profile, hardware, serving.threads, known)
+        cost = served_cost(profile, hardware, serving, known)
         result: Latencies = latencies(cost, serving, hardware, UTILISATION_GRID, known.query_sigma)
         return PredictionTable(
             p50=result.p50,

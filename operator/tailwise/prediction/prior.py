@@ -65,6 +65,18 @@ class Latencies:
     p90: FloatArray
 
 
+def served_cost(
+    profile: ModelProfile, hardware: NodeHardware, serving: Serving, known: Coefficients
+) -> QueryCost:
+    """``query_cost`` and what the server spends on a query besides, in one thread of its own."""
+    cost = query_cost(profile, hardware, serving.threads, known)
+    own = serving.overhead_milliseconds * known.reference.slowdown(hardware.measured)[Scale.OVERHEAD]
+    if not own:
+        return cost
+    by_scale = {**cost.by_scale, Scale.OVERHEAD: cost.by_scale[Scale.OVERHEAD] + own}
+    return QueryCost(cost.cpu_one_thread + own, cost.wall + own, cost.burnt + own, by_scale)
+
+
 def query_cost(profile: ModelProfile, hardware: NodeHardware, threads: int, known: Coefficients) -> QueryCost:
     """Steps 1 and 2: the cost of one query of ``profile`` (at its batch size) on free cores of a node."""
     slowdown = known.reference.slowdown(hardware.measured)

@@ -47,6 +47,13 @@ def test_a_thread_beside_a_busy_core_gets_its_fair_half() -> None:
     assert prediction.p50_milliseconds == pytest.approx(20.0, rel=0.02)
 
 
+def test_what_the_server_itself_spends_on_a_query_counts() -> None:
+    without = predict(profile_of(5.0), Serving(None))
+    with_it = predict(profile_of(5.0), Serving(None, overhead_milliseconds=2.0))
+    assert with_it.p50_milliseconds == pytest.approx(without.p50_milliseconds + 2.0, rel=0.01)
+    assert with_it.terms["cpuMillisecondsBurnt"] == pytest.approx(7.0, rel=0.01)
+
+
 def test_unknown_load_is_never_read_as_none() -> None:
     unknown = predict(profile(), Serving(None), cpu=None)
     idle = predict(profile(), Serving(None), cpu=0.0)
