@@ -96,6 +96,16 @@ SETS: dict[str, ModuleSet] = {
         ("github.com/prometheus/common/version.Version={version}",),
         tags="netgo",
     ),
+    "fake-gcs-server": ModuleSet(
+        "fake-gcs-server",
+        "github.com/fsouza/fake-gcs-server",
+        (("fake-gcs-server", "github.com/fsouza/fake-gcs-server"),),
+    ),
+    "registry": ModuleSet(
+        "registry",
+        "github.com/distribution/distribution/v3",
+        (("registry", "github.com/distribution/distribution/v3/cmd/registry"),),
+    ),
 }
 
 

@@ -72,10 +72,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _file(self, content: bytes) -> None:
-        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         begin, end = 0, len(content)
         if asked and self.store.ranges:
-            begin, end = int(asked[1]), min(int(asked[2]) + 1, len(content))
+            begin, end = int(asked[1]), min(int(asked[2] or len(content)) + 1, len(content))
             if begin >= len(content):
                 self._empty(416)
                 return
@@ -91,10 +91,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         limit = self.store.cut_after
         if limit is not None:
-            self._send(content[begin : min(end, limit)])
+            self._send(memoryview(content)[begin : min(end, limit)])
             self.close_connection = True
         else:
-            self._send(content[begin:end])
+            self._send(memoryview(content)[begin:end])
 
     def _endless(self, head: bytes) -> None:
         """A file that never ends, of unknown length."""
@@ -108,11 +108,15 @@ class _Handler(BaseHTTPRequestHandler):
                 self.store.sent += len(chunk)
                 chunk = bytes(64 * 1024)
 
-    def _send(self, data: bytes) -> None:
-        for begin in range(0, len(data), 64 * 1024):
-            part = data[begin : begin + 64 * 1024]
-            if self.store.bytes_per_second is not None:
-                time.sleep(len(part) / self.store.bytes_per_second)
+    def _send(self, data: memoryview) -> None:
+        """Send at the store's pace, in pieces of about a millisecond: a link has no lumps."""
+        pace = self.store.bytes_per_second
+        piece = 64 * 1024 if pace is None else min(max(int(pace / 1000), 4 * 1024), 64 * 1024)
+        began = time.perf_counter()
+        for begin in range(0, len(data), piece):
+            part = data[begin : begin + piece]
+            if pace is not None:
+                time.sleep(max(0.0, began + (begin + len(part)) / pace - time.perf_counter()))
             try:
                 self.wfile.write(part)
             except ConnectionError:

@@ -27,6 +27,12 @@ INTEGER_BYTES = 64 * 1024
 ATTRIBUTE_BYTES = 4 * 2**20
 MOST_NESTING = 32
 MOST_NODES = 200_000
+MOST_FIELDS = 4_000_000
+"""Fields looked at one by one: ten times those of the largest graphs there are, some seconds of CPU."""
+MOST_MESSAGE_BYTES = 2**31 - 1
+"""No protobuf message can be larger, so no ONNX file is: weights beyond that lie in files of their own."""
+MOST_NAME_BYTES = 64 * 1024
+"""A node's names, inputs and outputs; a longer field is no name."""
 
 # The messages of onnx.proto that are walked field by field, and which of their fields are such messages.
 _CHILDREN: dict[str, dict[int, str]] = {
@@ -42,6 +48,7 @@ _MODEL_FIELDS = {1: VARINT, 5: VARINT} | dict.fromkeys((2, 3, 4, 6, 7, 8, 14, 20
 _TENSOR_DATA = frozenset({4, 5, 6, 7, 9, 10, 11})
 _TENSOR_TYPE = 2
 _DOCUMENTATION = {"Model": {6, 14}, "Graph": {10}, "Node": {6}, "Attribute": {13}, "Tensor": {12}}
+_NAMES = frozenset({1, 2, 3, 4, 7, 8})  # of a node: inputs, outputs, name, op_type, domain, overload
 _FIXED_BYTES = {FIXED64: 8, FIXED32: 4}
 _GRAPH, _OPERATOR_SETS = 7, 8
 _KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
@@ -84,7 +91,7 @@ class GraphLimits:
     """How much may be fetched, and how much of it may be kept as the graph."""
 
     read_bytes: int = 256 * 2**20
-    stream_bytes: int = 4 * 2**30
+    stream_bytes: int = 2 * 2**30
     kept_bytes: int = 64 * 2**20
 
 
@@ -102,14 +109,24 @@ def read_skeleton(source: ByteSource, limits: GraphLimits = GraphLimits()) -> Sk
 
     Raises NotAModel, ModelTruncated, ModelTooLarge, and what the source raises.
     """
+    return parse_skeleton(walk_graph(source, limits))
+
+
+def walk_graph(source: ByteSource, limits: GraphLimits = GraphLimits()) -> bytes:
+    """The serialized skeleton: all that needs the source. Raises as ``read_skeleton``."""
     limit = limits.read_bytes if source.seekable else limits.stream_bytes
+    if source.size is not None and source.size > MOST_MESSAGE_BYTES:
+        raise _too_large(source.size)
     if not source.seekable and source.size is not None and source.size > limit:
         raise ModelTooLarge(
             f"the file has {source.size // 2**20} MiB and its server sends it only whole (no ranges); "
             "use a server with range requests, or give spec.model.profile by hand"
         )
-    walker = _Walker(WireReader(source, limit), limits.kept_bytes)
-    serialized = walker.model()
+    return _Walker(WireReader(source, limit), limits.kept_bytes).model()
+
+
+def parse_skeleton(serialized: bytes) -> Skeleton:
+    """What ``walk_graph`` has kept, as a message; needs no source any more."""
     try:
         model = onnx.ModelProto.FromString(serialized)
     except DecodeError as error:
@@ -128,6 +145,7 @@ class _Walker:
         self._reader = reader
         self._room = kept_bytes
         self._kept_bytes = kept_bytes
+        self._fields_left = MOST_FIELDS
 
     def model(self) -> bytes:
         """The model's message; its own length is the file's, which may be unknown until it ends."""
@@ -177,6 +195,9 @@ class _Walker:
         ``key`` is the field's number, its wire type, and the bytes both are written in.
         """
         reader, (field, wire, raw) = self._reader, key
+        self._fields_left -= 1
+        if self._fields_left < 0:
+            raise ModelTooLarge(f"the graph has more than {MOST_FIELDS} fields")
         if wire == VARINT:
             return self._kept(raw + reader.varint()[1])
         if wire in _FIXED_BYTES:
@@ -186,6 +207,8 @@ class _Walker:
         length, raw_length = self._length(end)
         child = _CHILDREN[kind].get(field)
         unwanted = field in _DOCUMENTATION.get(kind, ()) and length > 64
+        if kind == "Node" and child is None and not unwanted and length > MOST_NAME_BYTES and field in _NAMES:
+            raise ModelTooLarge(f"a node of the graph has a name of {length} bytes")
         if unwanted or (child is None and length > ATTRIBUTE_BYTES):
             reader.skip(length)
             return b""
@@ -211,6 +234,8 @@ class _Walker:
                     f"the file ends at byte {self._reader.size}, inside its graph; upload it again"
                 )
             raise NotAModel("the file is not an ONNX model (a part is longer than the whole)")
+        if length > MOST_MESSAGE_BYTES:
+            raise _too_large(length)
         return length, raw
 
     def _kept(self, part: bytes) -> bytes:
@@ -218,6 +243,13 @@ class _Walker:
         if self._room < 0:
             raise ModelTooLarge(f"the graph without weights is larger than {self._kept_bytes // 2**20} MiB")
         return part
+
+
+def _too_large(size: int) -> ModelTooLarge:
+    return ModelTooLarge(
+        f"it claims {size} bytes in one message, and an ONNX file has at most 2 GiB: larger weights are "
+        "external data; export the model with them, or give spec.model.profile by hand"
+    )
 
 
 def _varint(value: int) -> bytes:

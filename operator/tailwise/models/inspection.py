@@ -37,7 +37,7 @@ class InspectionLimits:
     wall_seconds: float = 120.0
     open_files: int = 64
     read_mebibytes: int = 256
-    stream_mebibytes: int = 4096
+    stream_mebibytes: int = 2048
     graph_mebibytes: int = 64
 
 
@@ -98,7 +98,7 @@ class ChildRequest(Document):
     allow_http: bool = False
     allow_files: bool = False
     read_mebibytes: int = 256
-    stream_mebibytes: int = 4096
+    stream_mebibytes: int = 2048
     graph_mebibytes: int = 64
 
 

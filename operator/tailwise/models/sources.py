@@ -30,35 +30,41 @@ class Identity:
 class Pace:
     """What a store has shown so far: its least round trip, and the bandwidth of all its answers.
 
-    One answer tells little (the first may find a cold cache, a short one is over before it is timed), so
-    conclusions grow with the number of answers.
+    The bandwidth begins with an assumption on the fast side that the first answers replace: a gap is read
+    through a little too long rather than jumped over for nothing, and weighed again while it is read.
     """
 
     # Below this round trip waiting is not felt, and skipped bytes are worth more than the time.
     SHORT_ROUND_TRIP_SECONDS = 0.010
     SHORT_JUMP_BYTES = 48 * 1024
     MOST_JUMP_BYTES = 16 * 2**20
+    # As if that much had been transferred: one short answer among busy neighbours proves little.
+    _ASSUMED_BYTES = 128 * 1024
 
-    def __init__(self, round_trip_seconds: float = 1.0, bytes_per_second: float = 12.5e6) -> None:
+    def __init__(self, round_trip_seconds: float = 1.0, bytes_per_second: float = 125e6) -> None:
         """Begin with an assumption, which the first answers replace."""
         self.round_trip_seconds = round_trip_seconds
         self.bytes_per_second = bytes_per_second
-        self._answers = 0
-        # As if that much had been transferred: one short answer among busy neighbours proves little.
-        self._bytes = 128 * 1024
+        self.reconnect_seconds = 0.0
+        """What a jump costs beside the round trip, where the open answer has to be broken off for it."""
+        self._bytes = self._ASSUMED_BYTES
         self._seconds = self._bytes / bytes_per_second
 
     def waited(self, seconds: float) -> None:
         """An answer began that long after it was asked for."""
-        self._answers += 1
         self.round_trip_seconds = min(self.round_trip_seconds, seconds)
 
     def transferred(self, count: int, seconds: float) -> None:
         """An answer's content took that long."""
-        if count >= 16 * 1024:
+        if count >= 4 * 1024:
             self._bytes += count
             self._seconds += seconds
             self.bytes_per_second = self._bytes / max(self._seconds, 1e-6)
+
+    @property
+    def long(self) -> bool:
+        """Whether a round trip is felt."""
+        return self.round_trip_seconds >= self.SHORT_ROUND_TRIP_SECONDS
 
     @property
     def jump_bytes(self) -> int:
@@ -66,11 +72,10 @@ class Pace:
 
         That is what is transferred during a round trip; at most 48 KiB where a round trip is short.
         """
-        gap = self.round_trip_seconds * self.bytes_per_second
-        if self.round_trip_seconds < self.SHORT_ROUND_TRIP_SECONDS:
+        gap = (self.round_trip_seconds + self.reconnect_seconds) * self.bytes_per_second
+        if not self.long:
             gap = min(gap, self.SHORT_JUMP_BYTES)
-        most = min(self.MOST_JUMP_BYTES, self.SHORT_JUMP_BYTES * 4 ** min(self._answers, 4))
-        return int(min(max(gap, 4 * 1024), most))
+        return int(min(max(gap, 4 * 1024), self.MOST_JUMP_BYTES))
 
 
 class ByteSource(Protocol):

@@ -81,14 +81,15 @@ class WireReader:
             return True
         if self._source.size is not None and self.position + length > self._source.size:
             return False
-        gap = self.position - self._end()
-        if gap > 0 and self._source.seekable and gap >= self._source.pace.jump_bytes:
-            self._window, self._start = b"", self.position
-            self._ahead = self._after_jump()
-        elif gap <= 0:
+        if self.position < self._end():
             self._window = self._window[self.position - self._start :]
             self._start = self.position
         while self.position + length > self._end():
+            # Weighed anew with each piece: reading tells the pace that the decision stands on.
+            gap = self.position - self._end()
+            if gap > 0 and self._source.seekable and gap >= self._source.pace.jump_bytes:
+                self._window, self._start = b"", self.position
+                self._ahead = self._after_jump()
             wanted = max(self.position + length - self._end() + self._ahead, self._short_rest())
             data = self._source.read(self._end(), wanted)
             if self._source.bytes_read > self._limit_bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 from collections.abc import Iterator
 
@@ -25,7 +26,8 @@ from tailwise.models.profile import build_profile
 from tests.models import rehydrate
 from tests.models.store import Store, serving
 
-LOCAL = HttpAccess(AddressPolicy(allow_local=True), allow_http=True)
+# Requests are counted here, so no second one is sent because the machine is busy.
+LOCAL = HttpAccess(AddressPolicy(allow_local=True), allow_http=True, hedge_seconds=None)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,34 @@ def test_a_slow_store_with_a_long_way_is_asked_less_often(store: Store, resnet50
     _, source = read(store, "/m.onnx")
     assert store.requests < 52, "tensors that take less than a round trip are read through"
     assert source.bytes_read < len(resnet50) / 5
+
+
+def test_on_a_long_way_the_rest_is_asked_for_before_the_first_answer(store: Store, small: bytes) -> None:
+    store.files["/m.onnx"], store.delay_seconds = small, 0.05
+    source = HttpSource(store.url + "/m.onnx", dataclasses.replace(LOCAL, hedge_seconds=0.001))
+    skeleton = read_skeleton(source)
+    source.close()
+    assert build_profile(skeleton).parameters == 36_739
+    assert (store.requests, store.connections) == (2, 2)
+
+
+@pytest.mark.parametrize("behaviour", ["no ranges", "redirect"])
+def test_a_second_request_in_advance_does_no_harm(store: Store, small: bytes, behaviour: str) -> None:
+    store.files["/m.onnx"], store.delay_seconds = small, 0.02
+    store.ranges = behaviour != "no ranges"
+    store.redirects["/a"] = "/m.onnx"
+    path = "/a" if behaviour == "redirect" else "/m.onnx"
+    source = HttpSource(store.url + path, dataclasses.replace(LOCAL, hedge_seconds=0.001))
+    assert build_profile(read_skeleton(source)).parameters == 36_739
+    source.close()
+
+
+def test_a_file_larger_than_any_message_is_refused_at_once(store: Store) -> None:
+    # An ir_version, then a graph of 2^40 bytes, in a file that goes on.
+    store.files["/m.onnx"] = b"\x08\x08" + b"\x3a\x80\x80\x80\x80\x80\x20" + bytes(65536)
+    store.endless = frozenset({"/m.onnx"})
+    with pytest.raises(ModelTooLarge, match="2 GiB"):
+        read(store, "/m.onnx")
 
 
 def test_redirects_are_followed_to_the_file(store: Store, small: bytes) -> None:
