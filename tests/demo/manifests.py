@@ -41,6 +41,8 @@ def adapted(example: Mapping[str, Any], target: Target, model_base_url: str) -> 
     for container in workload["spec"]["template"]["spec"]["containers"]:
         container["image"] = target.serving_image
         container["imagePullPolicy"] = target.image_pull_policy
+        requests = container["resources"]["requests"]
+        requests["cpu"] = target.millicores(int(requests["cpu"].removesuffix("m")))
     return workload
 
 
@@ -85,7 +87,7 @@ def neighbour(target: Target, node: str) -> Manifest:
                             "image": target.serving_image,
                             "imagePullPolicy": target.image_pull_policy,
                             "command": ["python", "-c", "while True: pass"],
-                            "resources": {"requests": {"cpu": "50m", "memory": "16Mi"}},
+                            "resources": {"requests": {"cpu": target.millicores(50), "memory": "16Mi"}},
                         }
                     ],
                 },

@@ -100,7 +100,11 @@ class Run:
                 "podAnnotations": annotations,
                 **target.infrastructure.spec(),
             },
-            "agent": {"enabled": target.runs_containers, "podAnnotations": annotations},
+            "agent": {
+                "enabled": target.runs_containers,
+                "podAnnotations": annotations,
+                "resources": {"requests": {"cpu": target.millicores(10)}},
+            },
         }
         command = [target.helm, "upgrade", "--install", "tailwise", str(CHART)]
         command += ["--namespace", SYSTEM_NAMESPACE, "--values", "-"]

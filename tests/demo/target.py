@@ -56,9 +56,14 @@ class Target:
     pod_networks: Sequence[str]
     infrastructure: Scheduling = Scheduling()
     clients: Scheduling = Scheduling()
-    # The examples' objectives are for whole cores.
+    # The examples' objectives and requests are for whole cores. Limits stay: they are above what nodes have.
     slo_factor: int = 1
+    cpu_request_factor: float = 1.0
     serving_nodes: Mapping[str, str] = field(default_factory=dict)
+
+    def millicores(self, request: int) -> str:
+        """A CPU request as it is on nodes of this size, at least the least there is."""
+        return f"{max(1, round(request * self.cpu_request_factor))}m"
 
     @property
     def runs_containers(self) -> bool:
