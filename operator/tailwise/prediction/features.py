@@ -1,34 +1,31 @@
 """What a learned predictor sees: named numbers with units, from the same question the prior answers.
 
-``Paper`` keeps exactly the paper's features. ``Extended`` adds what is known to matter. NaN stands for what
-cannot be known (a clock without cpufreq, a load without samples); it never stands for zero.
+``Paper`` keeps exactly the paper's features. ``Extended`` adds what is known to matter, first of all the
+prior's own answer. NaN stands for what cannot be known (a clock without cpufreq, a load without samples); it
+never stands for zero.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from enum import StrEnum
+from dataclasses import dataclass
 
 import numpy as np
 
-from tailwise.api.profile import WorkTerms
+from tailwise.api.hardware import NodeHardware
+from tailwise.api.profile import ModelProfile, WorkTerms
+from tailwise.api.training_policy import FeatureSet
 from tailwise.prediction.capacity import pod_share
 from tailwise.prediction.coefficients import Coefficients, coefficients
-from tailwise.prediction.prediction import Question
-from tailwise.prediction.prior import latencies, query_cost
+from tailwise.prediction.prediction import Question, Serving
+from tailwise.prediction.prior import Latencies, QueryCost, latencies, query_cost, work_units
 from tailwise.prediction.quota import FloatArray, sustained_cores
-
-
-class FeatureSet(StrEnum):
-    """Which features are used."""
-
-    PAPER = "Paper"
-    EXTENDED = "Extended"
-
 
 PAPER_FEATURES = ("effective_cores", "effective_megahertz", "parameter_mebibytes", "flops")
 
-_WORK = tuple(f"work_{name}" for name in WorkTerms.model_fields)
+# What the prior spends on each kind of work, as a share of the whole: a model's character without its size.
+_SHARES = (*WorkTerms.model_fields, "cached_matrix_vector_bytes")
 
 EXTENDED_FEATURES = (
     *PAPER_FEATURES,
@@ -37,6 +34,7 @@ EXTENDED_FEATURES = (
     "query_cpu_milliseconds",
     "moved_bytes",
     "flops_per_byte",
+    "operator_count",
     "batch_size",
     "concurrency",
     "requests_per_second",
@@ -55,8 +53,19 @@ EXTENDED_FEATURES = (
     "l3_cache_mebibytes",
     "has_avx512",
     "is_quantised",
-    *_WORK,
+    *(f"share_of_{name}" for name in _SHARES),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureRows:
+    """Features over utilisation, and the prior's answer at the same places.
+
+    ``values``: shape (n, len(feature_names)); ``prior``: P50 and P90 in milliseconds, shape (n,) each.
+    """
+
+    values: FloatArray
+    prior: Latencies
 
 
 def feature_names(feature_set: FeatureSet) -> tuple[str, ...]:
@@ -68,43 +77,88 @@ def features(
     questions: Sequence[Question], feature_set: FeatureSet, known: Coefficients | None = None
 ) -> FloatArray:
     """One row a question, one column a name: shape (len(questions), len(feature_names(feature_set)))."""
-    names = feature_names(feature_set)
-    rows = np.empty((len(questions), len(names)))
+    rows = np.empty((len(questions), len(feature_names(feature_set))))
     for index, question in enumerate(questions):
-        row = _paper(question)
-        if feature_set is FeatureSet.EXTENDED:
-            row |= _extended(question, known or coefficients())
-        rows[index] = [row[name] for name in names]
+        load = question.load
+        utilisation = np.array([np.nan if load.cpu is None else load.cpu])
+        frequency = None if load.frequency is None else np.array([load.frequency])
+        made = feature_rows(
+            question.profile, question.serving, question.hardware, utilisation, feature_set,
+            frequency=frequency, known=known,
+        )  # fmt: skip
+        rows[index] = made.values[0]
     return rows
 
 
-def _paper(question: Question) -> dict[str, float]:
+def feature_rows(
+    profile: ModelProfile,
+    serving: Serving,
+    hardware: NodeHardware,
+    utilisation: FloatArray,
+    feature_set: FeatureSet,
+    *,
+    frequency: FloatArray | None = None,
+    known: Coefficients | None = None,
+    played: Latencies | None = None,
+) -> FeatureRows:
+    """Features of one model served one way on one node, at each ``utilisation`` (fractions, NaN unknown).
+
+    ``frequency``: U_F of equation (7) at the same places, shape (n,). ``played``: the prior's answer at the
+    same places, where it is known already; else one play of the prior serves all.
+    """
+    known = known or coefficients()
+    cost = query_cost(profile, hardware, serving.threads, known)
+    assumed = np.where(np.isnan(utilisation), known.errors.unknown_load_utilisation, utilisation)
+    prior = played or latencies(cost, serving, hardware, assumed, known.query_sigma)
+    columns = _paper(profile, hardware, utilisation, frequency)
+    if feature_set is FeatureSet.EXTENDED:
+        share = pod_share(hardware, serving, assumed)
+        columns |= _extended(profile, serving, hardware, cost, known) | {
+            "prior_p50_milliseconds": prior.p50,
+            "prior_p90_milliseconds": prior.p90,
+            "pod_cores": sustained_cores(share.rate_cores, share.quotas),
+            "throttled_queries": cost.burnt
+            / np.min(
+                [
+                    np.broadcast_to(np.asarray(quota.quota_milliseconds), utilisation.shape)
+                    for quota in share.quotas
+                    if quota.period_milliseconds >= 100
+                ]
+                or [np.full(utilisation.shape, np.inf)],
+                axis=0,
+            ),
+            "cpu_utilisation": utilisation,
+        }
+    values = np.empty((len(utilisation), len(feature_names(feature_set))))
+    for place, name in enumerate(feature_names(feature_set)):
+        values[:, place] = columns[name]
+    return FeatureRows(values, prior)
+
+
+def profile_key(profile: ModelProfile) -> str:
+    """A digest of the figures predictions are made from: two files of one graph are one model."""
+    figures = (profile.flops, profile.parameter_bytes, profile.batch_size, profile.work.model_dump_json())
+    return hashlib.sha256(repr(figures).encode()).hexdigest()[:16]
+
+
+def _paper(
+    profile: ModelProfile, hardware: NodeHardware, utilisation: FloatArray, frequency: FloatArray | None
+) -> dict[str, FloatArray | float]:
     """Equations (1) to (8): CPU_eff, FREQ_eff, M in MiB, F."""
-    hardware, load = question.hardware, question.load
     clock = hardware.maximum_megahertz or hardware.base_megahertz or hardware.current_megahertz
-    cpu = np.nan if load.cpu is None else min(1.0, max(0.0, load.cpu))
-    frequency = 0.0 if load.frequency is None else min(1.0, max(0.0, load.frequency))
+    used = 0.0 if frequency is None else np.clip(np.nan_to_num(frequency), 0.0, 1.0)
     return {
-        "effective_cores": hardware.capacity_cores * (1 - cpu),
-        "effective_megahertz": np.nan if clock is None else clock * (1 - frequency),
-        "parameter_mebibytes": question.profile.parameter_mebibytes,
-        "flops": float(question.profile.flops),
+        "effective_cores": hardware.capacity_cores * (1 - np.clip(utilisation, 0.0, 1.0)),
+        "effective_megahertz": np.nan if clock is None else clock * (1 - used),
+        "parameter_mebibytes": profile.parameter_mebibytes,
+        "flops": float(profile.flops),
     }
 
 
-def _extended(question: Question, known: Coefficients) -> dict[str, float]:
-    profile, serving, hardware, load = (
-        question.profile, question.serving, question.hardware, question.load,
-    )  # fmt: skip
-    cost = query_cost(profile, hardware, serving.threads, known)
-    assumed = known.errors.unknown_load_utilisation if load.cpu is None else load.cpu
-    utilisation = np.array([assumed])
-    prior = latencies(cost, serving, hardware, utilisation, known.query_sigma)
-    share = pod_share(hardware, serving, utilisation)
-    quota = min(
-        (float(np.min(q.quota_milliseconds)) for q in share.quotas if q.period_milliseconds >= 100),
-        default=np.inf,
-    )
+def _extended(
+    profile: ModelProfile, serving: Serving, hardware: NodeHardware, cost: QueryCost, known: Coefficients
+) -> dict[str, FloatArray | float]:
+    """What does not change with the node's load."""
     moved = sum(
         (
             profile.work.moved_bytes, profile.work.weight_bytes, profile.work.matrix_vector_bytes,
@@ -113,11 +167,10 @@ def _extended(question: Question, known: Coefficients) -> dict[str, float]:
     )  # fmt: skip
     measured = hardware.measured
     return {
-        "prior_p50_milliseconds": float(prior.p50[0]),
-        "prior_p90_milliseconds": float(prior.p90[0]),
         "query_cpu_milliseconds": cost.burnt,
         "moved_bytes": float(moved),
         "flops_per_byte": profile.flops / max(1, moved),
+        "operator_count": float(profile.work.operator_count),
         "batch_size": float(profile.batch_size),
         "concurrency": float(serving.concurrency),
         "requests_per_second": np.nan if serving.requests_per_second is None else serving.requests_per_second,
@@ -125,9 +178,6 @@ def _extended(question: Question, known: Coefficients) -> dict[str, float]:
         "cpu_limit_cores": serving.cpu_limit_millicores / 1000
         if serving.cpu_limit_millicores
         else float(hardware.cores),
-        "pod_cores": float(sustained_cores(share.rate_cores, share.quotas).min()),
-        "throttled_queries": cost.burnt / quota,
-        "cpu_utilisation": np.nan if load.cpu is None else load.cpu,
         "node_cores": float(hardware.cores),
         "capacity_cores": hardware.capacity_cores,
         "gflops_per_core": measured.gflops_per_core,
@@ -138,7 +188,20 @@ def _extended(question: Question, known: Coefficients) -> dict[str, float]:
         "l3_cache_mebibytes": hardware.l3_cache_bytes / 2**20,
         "has_avx512": float("avx512f" in hardware.instruction_sets),
         "is_quantised": float(profile.work.quantised_flops > 0),
-    } | {f"work_{name}": float(getattr(profile.work, name)) for name in WorkTerms.model_fields}
+    } | _shares(profile, hardware, cost, known)
+
+
+def _shares(
+    profile: ModelProfile, hardware: NodeHardware, cost: QueryCost, known: Coefficients
+) -> dict[str, FloatArray | float]:
+    slowdown = known.reference.slowdown(hardware.measured)
+    shares: dict[str, FloatArray | float] = {f"share_of_{name}": 0.0 for name in _SHARES}
+    for name, units in work_units(profile, hardware).items():
+        term = known.terms.get(name)
+        if term is not None and cost.cpu_one_thread > 0:
+            spent = units * term.nanoseconds_per_unit / 1e6 * slowdown[term.scale]
+            shares[f"share_of_{name}"] = spent / cost.cpu_one_thread
+    return shares
 
 
 def _number(value: float | None) -> float:

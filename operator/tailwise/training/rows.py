@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tailwise.api.document import Document
 from tailwise.api.hardware import NodeHardware
 from tailwise.api.profile import ModelProfile
+from tailwise.prediction.features import profile_key
 from tailwise.prediction.prediction import Serving
 from tailwise.prediction.quota import FloatArray
 
@@ -151,14 +152,6 @@ class Dataset:
         for texts in (ordered.workload, ordered.pod, ordered.family):
             digest.update("\n".join(texts.tolist()).encode())
         return f"sha256:{digest.hexdigest()}"
-
-
-def profile_key(profile: ModelProfile) -> str:
-    """A digest of the figures predictions are made from: two files of one graph are one model."""
-    figures = (
-        f"{profile.flops},{profile.parameter_bytes},{profile.batch_size},{profile.work.model_dump_json()}"
-    )
-    return hashlib.sha256(figures.encode()).hexdigest()[:16]
 
 
 def dataset_of(rows: Sequence[Row]) -> Dataset:

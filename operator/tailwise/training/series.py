@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tailwise.prediction.quota import FloatArray
 from tailwise.training.rows import Dataset, DropReason, IndexArray
+
+K = TypeVar("K", bound=Hashable)
 
 
 def log_window(series: FloatArray, window: int) -> FloatArray:
@@ -77,9 +80,9 @@ def load_class(dataset: Dataset) -> list[tuple[object, ...]]:
     return [(tenth, *servings[place]) for tenth, place in zip(tenths, dataset.serving_index, strict=True)]
 
 
-def groups(keys: list[tuple[object, ...]]) -> dict[tuple[object, ...], IndexArray]:
+def groups(keys: Iterable[K]) -> dict[K, IndexArray]:
     """Places of each distinct key, in the order of first appearance."""
-    found: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    found: dict[K, list[int]] = defaultdict(list)
     for place, key in enumerate(keys):
         found[key].append(place)
     return {key: np.array(places, dtype=np.intp) for key, places in found.items()}

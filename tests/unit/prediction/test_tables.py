@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailwise.prediction.features import EXTENDED_FEATURES, PAPER_FEATURES, FeatureSet, features
+from tailwise.api.training_policy import FeatureSet
+from tailwise.prediction.features import EXTENDED_FEATURES, PAPER_FEATURES, features
 from tailwise.prediction.prediction import NodeLoad, Question, Serving
 from tailwise.prediction.predictor import PriorPredictor
 from tailwise.prediction.prior import UTILISATION_GRID
