@@ -30,6 +30,7 @@ class Store:
     requests: int = 0
     connections: int = 0
     sent: int = 0
+    authorizations: set[str] = field(default_factory=set)
     url: str = ""
 
 
@@ -52,6 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         store = self.store
         store.requests += 1
+        store.authorizations.add(self.headers.get("Authorization", ""))
         time.sleep(store.delay_seconds)
         if self.path in store.statuses:
             self._empty(store.statuses[self.path])

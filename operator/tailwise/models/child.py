@@ -1,14 +1,19 @@
 """The process that reads one untrusted model: ``python -m tailwise.models.child MEMORY CPU FILES``.
 
-Limits on address space (MiB), CPU time (s) and open files come first, then the imports, then one request
-from standard input, one answer to standard output. Everything it can expect becomes an answer with a
-reason; anything else ends it, and the parent says so.
+Limits on address space (MiB), CPU time (s) and open files come first, then one request from standard
+input, then the imports that it needs, and one answer to standard output. Everything it can expect becomes
+an answer with a reason; anything else ends it, and the parent says so.
 """
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tailwise.models.inspection import ChildAnswer, ChildRequest
 
 
 def main() -> int:
@@ -21,11 +26,12 @@ def main() -> int:
 
     from tailwise.models.errors import InspectionCrashed, InspectionError  # noqa: PLC0415 -- limits come first
     from tailwise.models.inspection import ChildAnswer, ChildRequest  # noqa: PLC0415
-    from tailwise.models.reading import profile_of  # noqa: PLC0415
 
     request = ChildRequest.model_validate_json(sys.stdin.buffer.read())
+    # From the pipe and not from the environment, which other processes of the user can see.
+    os.environ.update(request.environment or {})
     try:
-        answer = ChildAnswer(profile=profile_of(request))
+        answer = _answer(request)
     except InspectionError as error:
         answer = ChildAnswer(reason=error.reason, field=error.field, message=error.message)
     except MemoryError:
@@ -39,6 +45,22 @@ def main() -> int:
     sys.stdout.buffer.write(answer.model_dump_json().encode())
     sys.stdout.buffer.flush()
     return 0
+
+
+def _answer(request: ChildRequest) -> ChildAnswer:
+    from tailwise.models.inspection import ChildAnswer, http_access  # noqa: PLC0415 -- limits come first
+
+    if request.identity_only:
+        from tailwise.models.fetch import identify  # noqa: PLC0415 -- without the parser's libraries
+
+        access = http_access(request)
+        found = identify(
+            request.url, access, allow_files=request.allow_files, environment=request.environment
+        )
+        return ChildAnswer(identity=found.value, identity_source=found.source)
+    from tailwise.models.reading import profile_of  # noqa: PLC0415
+
+    return ChildAnswer(profile=profile_of(request))
 
 
 def _limit(kind: int, amount: int) -> None:

@@ -24,6 +24,8 @@ from tailwise.api.document import Document
 from tailwise.api.profile import ModelProfile
 from tailwise.models.addresses import AddressPolicy
 from tailwise.models.errors import InspectionCrashed, InspectionError, InspectionTimeout, error_for
+from tailwise.models.http_connection import HttpAccess
+from tailwise.models.sources import Identity
 
 _MOST_ANSWER_BYTES = 16 * 2**20
 
@@ -47,7 +49,7 @@ class InspectionRequest:
 
     ``input_shapes`` maps an input's name to its sizes (or an axis' name to one size); ``batch_size`` binds
     the batch axis. ``addresses`` judges the URL's own host, ``redirect_addresses`` the hops after it
-    (None: the same).
+    (None: the same). ``environment`` holds credentials (``credentials.credentials``); None: there are none.
     """
 
     url: str
@@ -58,6 +60,7 @@ class InspectionRequest:
     redirect_addresses: AddressPolicy | None = None
     allow_http: bool = False
     allow_files: bool = False
+    environment: Mapping[str, str] | None = field(default=None, repr=False)
     limits: InspectionLimits = InspectionLimits()
 
 
@@ -97,15 +100,29 @@ class ChildRequest(Document):
     redirect_addresses: AddressRules | None = None
     allow_http: bool = False
     allow_files: bool = False
+    environment: dict[str, str] | None = None
+    identity_only: bool = False
     read_mebibytes: int = 256
     stream_mebibytes: int = 2048
     graph_mebibytes: int = 64
 
 
+def http_access(request: ChildRequest) -> HttpAccess:
+    """What the child may open for a request."""
+    redirects = request.redirect_addresses
+    return HttpAccess(
+        addresses=request.addresses.policy(),
+        allow_http=request.allow_http,
+        redirect_addresses=None if redirects is None else redirects.policy(),
+    )
+
+
 class ChildAnswer(Document):
-    """What the child says: a profile, or an error's reason, field and message."""
+    """What the child says: a profile, a file's identity, or an error's reason, field and message."""
 
     profile: ModelProfile | None = None
+    identity: str = ""
+    identity_source: str = ""
     reason: str = ""
     field: str = ""
     message: str = ""
@@ -131,11 +148,26 @@ def inspect(request: InspectionRequest) -> ModelProfile:
         except BaseException:
             process.kill()
             raise
-    return _answer(process.returncode, out, err, request)
+    return _profile(_answer(process.returncode, out, err, request))
 
 
 async def inspect_async(request: InspectionRequest) -> ModelProfile:
     """Profile a model without holding up the event loop; cancelling it ends the child."""
+    return _profile(await _ask(request, identity_only=False))
+
+
+async def identify_async(request: InspectionRequest) -> Identity:
+    """What the store says identifies the file now: some kilobytes, and no look into the file.
+
+    Empty where the store says nothing. Raises ``InspectionError``.
+    """
+    answer = await _ask(request, identity_only=True)
+    if answer.reason:
+        raise error_for(answer.reason, answer.message, answer.field or "spec.model.url")
+    return Identity(answer.identity, answer.identity_source)
+
+
+async def _ask(request: InspectionRequest, *, identity_only: bool) -> ChildAnswer:
     process = await asyncio.create_subprocess_exec(
         *_command(request.limits),
         stdin=asyncio.subprocess.PIPE,
@@ -147,7 +179,7 @@ async def inspect_async(request: InspectionRequest) -> ModelProfile:
     )
     try:
         async with asyncio.timeout(request.limits.wall_seconds):
-            out, err = await process.communicate(_written(request))
+            out, err = await process.communicate(_written(request, identity_only=identity_only))
     except TimeoutError:
         raise _timed_out(request) from None
     finally:
@@ -191,7 +223,7 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _written(request: InspectionRequest) -> bytes:
+def _written(request: InspectionRequest, *, identity_only: bool = False) -> bytes:
     redirects = request.redirect_addresses
     written = ChildRequest(
         url=request.url,
@@ -202,6 +234,8 @@ def _written(request: InspectionRequest) -> bytes:
         redirect_addresses=None if redirects is None else AddressRules.of(redirects),
         allow_http=request.allow_http,
         allow_files=request.allow_files,
+        environment=None if request.environment is None else dict(request.environment),
+        identity_only=identity_only,
         read_mebibytes=request.limits.read_mebibytes,
         stream_mebibytes=request.limits.stream_mebibytes,
         graph_mebibytes=request.limits.graph_mebibytes,
@@ -209,17 +243,21 @@ def _written(request: InspectionRequest) -> bytes:
     return written.model_dump_json().encode()
 
 
-def _answer(code: int, out: bytes, err: bytes, request: InspectionRequest) -> ModelProfile:
-    """The child's profile, or the error it names, or the one its end amounts to."""
-    if code == 0 and len(out) <= _MOST_ANSWER_BYTES:
-        try:
-            answer = ChildAnswer.model_validate_json(out)
-        except ValueError:
-            answer = ChildAnswer(reason=InspectionCrashed.reason, message="its answer cannot be read")
-        if answer.profile is not None:
-            return answer.profile
-        raise error_for(answer.reason, answer.message, answer.field or "spec.model.url")
-    raise _ended(code, err, request)
+def _answer(code: int, out: bytes, err: bytes, request: InspectionRequest) -> ChildAnswer:
+    """The child's answer; raises what its end amounts to where it gave none."""
+    if code != 0 or len(out) > _MOST_ANSWER_BYTES:
+        raise _ended(code, err, request)
+    try:
+        return ChildAnswer.model_validate_json(out)
+    except ValueError:
+        return ChildAnswer(reason=InspectionCrashed.reason, message="its answer cannot be read")
+
+
+def _profile(answer: ChildAnswer) -> ModelProfile:
+    """The profile of an answer, or the error it names."""
+    if answer.profile is not None:
+        return answer.profile
+    raise error_for(answer.reason, answer.message, answer.field or "spec.model.url")
 
 
 def _ended(code: int, err: bytes, request: InspectionRequest) -> InspectionError:

@@ -154,6 +154,34 @@ class FileSource:
             os.close(self._descriptor)
 
 
+class IdentifiedSource:
+    """A source whose identity is known from elsewhere: from a registry's manifest."""
+
+    def __init__(self, source: ByteSource, identity: Identity) -> None:
+        self._source = source
+        self.seekable = source.seekable
+        self.pace = source.pace
+        self.identity = identity
+
+    @property
+    def size(self) -> int | None:
+        """Size of the file in bytes."""
+        return self._source.size
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes that came from the store so far."""
+        return self._source.bytes_read
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes from ``offset`` on."""
+        return self._source.read(offset, length)
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()
+
+
 class HashingSource:
     """A streamed source whose digest is known once all of it has passed."""
 
@@ -162,6 +190,7 @@ class HashingSource:
     def __init__(self, source: ByteSource) -> None:
         self._source = source
         self._digest = hashlib.sha256()
+        self._passed = 0
         self.pace = source.pace
 
     @property
@@ -171,7 +200,7 @@ class HashingSource:
 
     @property
     def bytes_read(self) -> int:
-        """Bytes that have passed."""
+        """Bytes that came from the store so far."""
         return self._source.bytes_read
 
     @property
@@ -183,12 +212,13 @@ class HashingSource:
         """The next bytes."""
         data = self._source.read(offset, length)
         self._digest.update(data)
+        self._passed += len(data)
         return data
 
     def rest_of_digest(self, limit_bytes: int) -> str | None:
         """Read what is left; the whole file's sha256, None when it is larger than the limit."""
-        while data := self.read(self.bytes_read, 4 * 2**20):
-            if self.bytes_read > limit_bytes or not data:
+        while self.read(self._passed, 4 * 2**20):
+            if self._passed > limit_bytes:
                 return None
         return self._digest.hexdigest()
 
