@@ -79,6 +79,27 @@ def hub(model: bytes) -> Iterator[Hub]:
 
 
 def request(hub: Hub, url: str = "hf://team/net/onnx/model.onnx", **more: str) -> InspectionRequest:
+    environment = {"HF_ENDPOINT": hub.url, **more}
+    return InspectionRequest(
+        url=url, environment=environment, addresses=AddressPolicy(allow_local=True), allow_http=True
+    )
+
+
+def test_of_a_file_on_the_hub_only_the_graph_is_read(hub: Hub, model: bytes) -> None:
+    profile = inspect(replace(request(hub), sha256=hub.digest))
+    assert profile.parameters == 1_233_288
+    assert profile.bytes_read < len(model) / 3
+    assert (profile.digest, profile.digest_source) == (hub.digest, "HubSha256")
+    with pytest.raises(DigestMismatch):
+        inspect(replace(request(hub), sha256="0" * 64))
+
+
+def test_the_library_of_the_hub_downloads_the_same_file(hub: Hub, model: bytes, tmp_path: Path) -> None:
+    code = (
+        "import huggingface_hub as h; "
+        f"print(h.hf_hub_url('team/net', 'onnx/model.onnx', endpoint={hub.url!r})); "
+        f"print(h.hf_hub_download('team/net', 'onnx/model.onnx', endpoint={hub.url!r}))"
+    )
     environment = {"HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1", "PATH": "/usr/bin:/bin"}
     command = [programs.python(), "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
