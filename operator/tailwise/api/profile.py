@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from tailwise.api.document import Document
+from tailwise.api.document import Document, StatusDocument
 
 
 class Completeness(StrEnum):
@@ -46,6 +46,37 @@ class UnresolvedOperator(Document):
     node: str = Field(max_length=253, description="The operator's name in the graph.")
     operator: str = Field(max_length=128, description="Its type, with the domain when not the default one.")
     reason: str = Field(max_length=512, description="Why it could not be counted.")
+
+
+class KindCost(StatusDocument):
+    """What all operators of one kind cost, as the graph has them: nothing is fused yet."""
+
+    operators: int = Field(0, ge=0, description="How many operators one inference executes.")
+    flops: int = Field(0, ge=0, description="Their FLOPs.")
+    weight_bytes: int = Field(0, ge=0, description="Bytes of weights they read.")
+    activation_bytes: int = Field(0, ge=0, description="Bytes of activations they read and write.")
+
+
+class OperatorCost(StatusDocument):
+    """What one operator costs in one inference, all its executions together."""
+
+    node: str = Field(max_length=253, description="The operator's name in the graph.")
+    operator: str = Field(max_length=128, description="Its type, with the domain when not the default one.")
+    kind: str = Field(max_length=32, description="Its kind, as in kinds.")
+    executions: int = Field(1, ge=0, description="How often one inference executes it (loops).")
+    flops: int = Field(0, ge=0, description="Its FLOPs.")
+    weight_bytes: int = Field(0, ge=0, description="Bytes of weights it reads.")
+    activation_bytes: int = Field(0, ge=0, description="Bytes of activations it reads and writes.")
+    upper_bound: bool = Field(False, description="Sizes depend on the data; these are the largest possible.")
+
+
+class ConditionalCost(StatusDocument):
+    """The two branches of an If whose condition depends on the data: the dearer one is counted."""
+
+    node: str = Field(max_length=253, description="The If's name in the graph.")
+    then_flops: int = Field(ge=0, description="FLOPs of its then branch.")
+    else_flops: int = Field(ge=0, description="FLOPs of its else branch.")
+    counted: str = Field(max_length=4, description="Which one is in the profile: Then or Else.")
 
 
 class WorkTerms(Document):
@@ -96,7 +127,7 @@ class WorkTerms(Document):
     operator_count: int = Field(0, ge=0, description="Operators that the runtime calls after fusion.")
 
 
-class ModelProfile(Document):
+class ModelProfile(StatusDocument):
     """What one inference of a model costs."""
 
     flops: int = Field(ge=0, description="FLOPs of one inference, equation (5).")
@@ -107,12 +138,38 @@ class ModelProfile(Document):
     parameters: int = Field(ge=0, description="Number of parameters.")
     parameter_bytes: int = Field(ge=0, description="Bytes of the parameters as they are stored.")
     activation_bytes: int = Field(0, ge=0, description="Bytes of all intermediate results of one inference.")
+    moved_weight_bytes: int = Field(
+        0, ge=0, description="Bytes of weights that all operators read in one inference."
+    )
+    moved_activation_bytes: int = Field(
+        0, ge=0, description="Bytes of activations that all operators read and write in one inference."
+    )
+    arithmetic_intensity_milliflops_per_byte: int = Field(
+        0, ge=0, description="FLOPs for each byte of weights and activations moved, in thousandths."
+    )
     file_bytes: int = Field(
         0, ge=0, description="Size of the model's file, external data included where known."
     )
     bytes_read: int = Field(0, ge=0, description="Bytes that were read to make this profile.")
     operators: dict[str, int] = Field(
         default_factory=dict, max_length=512, description="Operator counts by type."
+    )
+    kinds: dict[str, KindCost] = Field(
+        default_factory=dict,
+        max_length=8,
+        description="Operators, FLOPs and bytes moved by kind: those of flopsByKind, and dataMovement.",
+    )
+    heaviest: tuple[OperatorCost, ...] = Field(
+        default=(),
+        max_length=16,
+        description="The operators with the most FLOPs, then with the most bytes moved.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
+    conditionals: tuple[ConditionalCost, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Ifs whose branch depends on the data, with the FLOPs of both (the first 16).",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
     unresolved: tuple[UnresolvedOperator, ...] = Field(
         default=(),
@@ -136,6 +193,16 @@ class ModelProfile(Document):
     work: WorkTerms = Field(default_factory=WorkTerms, description="The same work by the prior's terms.")
 
     @property
+    def arithmetic_intensity(self) -> float:
+        """FLOPs for each byte moved between memory and cores, before fusion (Williams et al. 2009)."""
+        return self.arithmetic_intensity_milliflops_per_byte / 1000
+
+    @property
     def parameter_mebibytes(self) -> float:
         """Model size M of the paper, in MiB (ResNet-50 float32: 97.5)."""
         return self.parameter_bytes / 2**20
+
+
+def intensity_milliflops_per_byte(flops: int, moved_bytes: int) -> int:
+    """Arithmetic intensity of the roofline model (Williams et al. 2009): FLOPs / bytes, in thousandths."""
+    return 1000 * flops // moved_bytes if moved_bytes else 0

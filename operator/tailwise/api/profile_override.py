@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from tailwise.api.document import Document
-from tailwise.api.profile import FlopsByKind, ModelProfile, WorkTerms
+from tailwise.api.profile import FlopsByKind, ModelProfile, WorkTerms, intensity_milliflops_per_byte
 
 
 class ProfileOverride(Document):
@@ -22,8 +22,24 @@ class ProfileOverride(Document):
     parameter_bytes: int | None = Field(
         None, ge=1, le=10**18, description="Bytes of the parameters as stored."
     )
+    flops_by_kind: FlopsByKind | None = Field(
+        None, description="FLOPs by kind of operator. Default: those counted, in proportion to flops."
+    )
+    multiply_accumulates: int | None = Field(
+        None, ge=0, le=10**18, description="Multiply-accumulates of convolutions and products."
+    )
     activation_bytes: int | None = Field(
         None, ge=0, le=10**18, description="Bytes of all intermediate results of one query."
+    )
+    moved_weight_bytes: int | None = Field(
+        None, ge=0, le=10**18, description="Bytes of weights that all operators read in one query."
+    )
+    moved_activation_bytes: int | None = Field(
+        None, ge=0, le=10**18, description="Bytes of activations that all operators read and write."
+    )
+    depth: int | None = Field(None, ge=0, le=10_000_000, description="Operators on the longest path.")
+    precision: str | None = Field(
+        None, min_length=1, max_length=32, description="Element type of the parameters, such as float16."
     )
     operator_count: int | None = Field(
         None, ge=1, le=10_000_000, description="Operators that the runtime calls for one query, after fusion."
@@ -53,15 +69,41 @@ class ProfileOverride(Document):
 
     def over(self, profile: ModelProfile) -> ModelProfile:
         """``profile`` with the fields given here in the place of its own."""
-        given = {
-            name: value
-            for name in ("flops", "parameters", "parameter_bytes", "activation_bytes")
-            if (value := getattr(self, name)) is not None
-        }
+        given = {name: value for name in _REPLACED if (value := getattr(self, name)) is not None}
+        made = profile.model_copy(update=given)
+        if self.flops is not None and self.flops_by_kind is None:
+            by_kind = _in_proportion(profile.flops_by_kind, self.flops)
+            made = made.model_copy(update={"flops_by_kind": by_kind})
+        moved = made.moved_weight_bytes + made.moved_activation_bytes
+        intensity = intensity_milliflops_per_byte(made.flops, moved)
         work = self.work or _scaled(profile.work, profile.flops, self.flops)
         if self.operator_count is not None:
             work = work.model_copy(update={"operator_count": self.operator_count})
-        return profile.model_copy(update={**given, "work": work})
+        return made.model_copy(update={"work": work, "arithmetic_intensity_milliflops_per_byte": intensity})
+
+
+_REPLACED = (
+    "flops",
+    "flops_by_kind",
+    "multiply_accumulates",
+    "parameters",
+    "parameter_bytes",
+    "activation_bytes",
+    "moved_weight_bytes",
+    "moved_activation_bytes",
+    "depth",
+    "precision",
+)
+
+
+def _in_proportion(counted: FlopsByKind, flops: int) -> FlopsByKind:
+    """FLOPs given as a whole keep the shares of those counted; what rounding leaves is other."""
+    total = counted.total
+    if not total or total == flops:
+        return counted if total == flops else FlopsByKind(other=flops)
+    shares = {name: getattr(counted, name) * flops // total for name in FlopsByKind.model_fields}
+    shares["other"] += flops - sum(shares.values())
+    return FlopsByKind(**shares)
 
 
 def _scaled(work: WorkTerms, counted_flops: int, given_flops: int | None) -> WorkTerms:

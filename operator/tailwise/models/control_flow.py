@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 
 from tailwise.models import shapes
+from tailwise.models.records import Conditional
 from tailwise.models.tensors import Call, Tensor, TensorSequence, Value, unknown
 
 if TYPE_CHECKING:
@@ -63,8 +64,11 @@ def _if(interpreter: Interpreter, scope: Scope, call: Call, tally: Tally) -> Seq
         return taken.results
     first = _body(interpreter, scope, call, "then_branch", ())
     second = _body(interpreter, scope, call, "else_branch", ())
-    dearer, other = (first, second) if _cost(first) >= _cost(second) else (second, first)
+    then_dearer = _cost(first) >= _cost(second)
+    dearer, other = (first, second) if then_dearer else (second, first)
     tally.add(dearer.tally)
+    flops = (first.tally.flops, second.tally.flops)
+    tally.conditionals.append(Conditional(call.name, *flops, counts_then=then_dearer))
     return [shapes.merged(a, b) for a, b in zip(dearer.results, other.results, strict=False)]
 
 
@@ -87,7 +91,8 @@ def _loop(interpreter: Interpreter, scope: Scope, call: Call, tally: Tally) -> S
         return _followed(interpreter, scope, call, tally, (trips, carried))
     scans = body.results[1 + len(carried) :]
     if trips is None or trips > MOST_TRIPS:
-        _note(call, tally, "its number of steps depends on data: one step is counted")
+        step_flops = body.tally.flops
+        _note(call, tally, f"its number of steps depends on data: one step is counted ({step_flops} FLOPs)")
         tally.add(body.tally)
         return [*map(_changing, after), *(unknown(_kind(scan)) for scan in scans)]
     if not _alike(carried, after):

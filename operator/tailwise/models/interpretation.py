@@ -18,7 +18,7 @@ from tailwise.models import control_flow, folding, fusion, operators, sequences,
 from tailwise.models.errors import ModelTooLarge, NotAModel
 from tailwise.models.graph import data_of, elements
 from tailwise.models.operators.rule import Uncountable
-from tailwise.models.records import OperatorRecord
+from tailwise.models.records import Conditional, OperatorRecord
 from tailwise.models.tensors import (
     Call,
     Tensor,
@@ -39,6 +39,7 @@ class Tally:
 
     records: list[OperatorRecord] = field(default_factory=list)
     unresolved: list[UnresolvedOperator] = field(default_factory=list)
+    conditionals: list[Conditional] = field(default_factory=list)
     depth: int = 0
 
     @property
@@ -51,6 +52,7 @@ class Tally:
         for record in other.records:
             self.records.append(replace(record, count=record.count * times) if times != 1 else record)
         self.unresolved.extend(other.unresolved)
+        self.conditionals.extend(other.conditionals)
         self.depth = max(self.depth, other.depth)
 
 

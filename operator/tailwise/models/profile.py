@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import onnx
 
-from tailwise.api.profile import Completeness, FlopsByKind, ModelProfile
+from tailwise.api.profile import Completeness, FlopsByKind, ModelProfile, intensity_milliflops_per_byte
 from tailwise.models.binding import bind_inputs
+from tailwise.models.costs import MOST_FIGURE, conditional_costs, heaviest, kind_costs
 from tailwise.models.errors import ModelTooLarge, NotAModel
 from tailwise.models.graph import Skeleton
 from tailwise.models.interpretation import Interpreter, Scope, Tally
@@ -19,8 +20,6 @@ from tailwise.models.tensors import normal_domain
 from tailwise.models.work import work_terms
 
 MOST_LISTED = 64
-MOST_FIGURE = 2**63 - 1
-"""Kubernetes keeps integers in 64 bits; a real model is ten orders of magnitude below."""
 
 
 def build_profile(
@@ -43,23 +42,30 @@ def build_profile(
     flops = by_kind.total
     if max(flops, parameters.count, parameters.bytes) > MOST_FIGURE:
         raise ModelTooLarge("the sizes in the graph multiply to more than 2^63: they cannot be meant")
+    executed = [record for record in tally.records if not record.constant]
+    weight_bytes = _sum(record.weight_bytes * record.count for record in executed)
+    moved_bytes = _sum(record.activation_bytes * record.count for record in executed)
     counts = Counter(_operators(model.graph))
     unresolved = len(tally.unresolved)
     total = len(tally.records) + unresolved
     return ModelProfile(
         flops=flops,
         flops_by_kind=by_kind,
-        multiply_accumulates=_sum(
-            record.multiply_accumulates * record.count for record in tally.records if not record.constant
-        ),
+        multiply_accumulates=_sum(record.multiply_accumulates * record.count for record in executed),
         parameters=parameters.count,
         parameter_bytes=parameters.bytes,
-        activation_bytes=_sum(
-            record.output_bytes * record.count for record in tally.records if not record.constant
+        activation_bytes=_sum(record.output_bytes * record.count for record in executed),
+        moved_weight_bytes=weight_bytes,
+        moved_activation_bytes=moved_bytes,
+        arithmetic_intensity_milliflops_per_byte=intensity_milliflops_per_byte(
+            flops, weight_bytes + moved_bytes
         ),
         file_bytes=file_bytes + parameters.external_bytes,
         bytes_read=bytes_read,
         operators=dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
+        kinds=kind_costs(executed),
+        heaviest=heaviest(executed),
+        conditionals=conditional_costs(tally.conditionals),
         unresolved=tuple(tally.unresolved[:MOST_LISTED]),
         unresolved_count=unresolved,
         counted_percent=100 if not unresolved else min(99, 100 * (total - unresolved) // max(1, total)),

@@ -60,6 +60,21 @@ class OperatorRecord:
     """How often one inference executes it (trip count of loops around it)."""
 
     @property
+    def activation_bytes(self) -> int:
+        """Bytes of activations that one execution reads and writes."""
+        return self.input_bytes + self.output_bytes
+
+    @property
     def total_flops(self) -> int:
         """FLOPs of all executions of one inference; none for what the runtime folds away."""
         return 0 if self.constant else self.flops * self.count
+
+
+@dataclass(frozen=True, slots=True)
+class Conditional:
+    """An If whose condition depends on the data: the FLOPs of both branches, and which is counted."""
+
+    name: str
+    then_flops: int
+    else_flops: int
+    counts_then: bool

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import onnx
 
-from tailwise.models.contributed_shapes.rule import ShapeRules, like_first, made, required
-from tailwise.models.tensors import Call, Tensor, Value
+from tailwise.models.contributed_shapes.rule import ShapeRule, ShapeRules, like_first, made, required
+from tailwise.models.tensors import Call, Shape, Tensor, Value
 
 
 def infer(call: Call) -> Sequence[Value | None] | None:
@@ -97,6 +97,37 @@ def _vocabulary(call: Call) -> Sequence[Value | None]:
     return [Tensor(onnx.TensorProto.FLOAT, (1, len(words)))]
 
 
+def _regressed(targets: str) -> ShapeRule:
+    """A regressor (ai.onnx.ml): a row for each sample, a column for each target."""
+
+    def rule(call: Call) -> Sequence[Value | None]:
+        rows = samples(call)[0]
+        return [Tensor(onnx.TensorProto.FLOAT, (rows, int(call.attributes.get(targets, 1))))]
+
+    return rule
+
+
+def samples(call: Call) -> Shape:
+    """Rows and features of a classical learner's input: a vector is one row."""
+    shape = required(call, 0)[1]
+    return (1, *shape) if len(shape) == 1 else shape
+
+
+def _classified(call: Call) -> Sequence[Value | None]:
+    """A classifier (ai.onnx.ml): a label for each sample, and a score for each sample and class."""
+    rows = samples(call)[0]
+    words, numbers = call.attributes.get("classlabels_strings"), call.attributes.get("classlabels_int64s")
+    labels = words or numbers or call.attributes.get("classlabels_ints") or [0]
+    kind = onnx.TensorProto.STRING if words else onnx.TensorProto.INT64
+    return [Tensor(kind, (rows,)), Tensor(onnx.TensorProto.FLOAT, (rows, len(labels)))]
+
+
+def _joined_features(call: Call) -> Sequence[Value | None]:
+    """FeatureVectorizer (ai.onnx.ml): every input's columns, side by side."""
+    rows = samples(call)[0]
+    return [Tensor(onnx.TensorProto.FLOAT, (rows, sum(call.attributes["inputdimensions"])))]
+
+
 def _has_element(_call: Call) -> Sequence[Value | None]:
     """OptionalHasElement: yes or no, which stands in the data."""
     return [Tensor(onnx.TensorProto.BOOL, ())]
@@ -118,6 +149,12 @@ _RULES: ShapeRules = {
     "STFT": _short_time,
     "MaxUnpool": _unpooled,
     "DictVectorizer": _vocabulary,
+    "FeatureVectorizer": _joined_features,
+    "LinearRegressor": _regressed("targets"),
+    "SVMRegressor": _regressed(""),
+    "TreeEnsemble": _regressed("n_targets"),
+    "TreeEnsembleRegressor": _regressed("n_targets"),
+    **dict.fromkeys(("LinearClassifier", "SVMClassifier", "TreeEnsembleClassifier"), _classified),
     **dict.fromkeys(("GroupNormalization", "MeanVarianceNormalization"), like_first),
     **dict.fromkeys(("Scaler", "Normalizer", "Imputer", "Binarizer"), like_first),
 }

@@ -13,6 +13,9 @@ from tailwise.models.graph import Skeleton
 from tailwise.models.profile import build_profile, count_operators
 from tailwise.models.records import OperatorRecord
 
+MICROSOFT = "com.microsoft"
+node = helper.make_node
+
 
 def model(
     nodes: Sequence[onnx.NodeProto],
@@ -23,7 +26,7 @@ def model(
     opset: int = 17,
     types: Mapping[str, int] | None = None,
 ) -> onnx.ModelProto:
-    """A model of these nodes; inputs are float32 unless ``types`` says otherwise."""
+    """A model of these nodes; inputs and outputs are float32 unless ``types`` says otherwise."""
     kinds = types or {}
     graph = helper.make_graph(
         list(nodes),
@@ -32,7 +35,7 @@ def model(
             helper.make_tensor_value_info(n, kinds.get(n, TensorProto.FLOAT), list(s))
             for n, s in inputs.items()
         ],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [helper.make_tensor_value_info(n, kinds.get(n, TensorProto.FLOAT), None) for n in outputs],
         [numpy_helper.from_array(array, name) for name, array in (weights or {}).items()],
     )
     sets = [

@@ -6,6 +6,7 @@ Some keep channels last; their images are turned to ONNX's order for the inferen
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import onnx
 
@@ -54,6 +55,19 @@ def _inferred(call: Call, standard: str, shapes: Sequence[Shape]) -> Shape:
     return tuple(dim.dim_value for dim in dims)
 
 
+def _cut(call: Call) -> Sequence[Value | None]:
+    """ConvTransposeWithDynamicPads: what its third input says is cut off; nothing when that is not known."""
+    (whole,) = _as("ConvTranspose", 1)(call)
+    pads = call.input(2)
+    if not isinstance(whole, Tensor) or whole.shape is None or pads is None:
+        return [whole]
+    if pads.array is None:
+        return [replace(whole, bounded=True)]
+    axes, cut = len(whole.shape) - 2, [int(pad) for pad in pads.array.ravel()]
+    sizes = [size - cut[axis] - cut[axis + axes] for axis, size in enumerate(whole.shape[2:])]
+    return [made(whole, (*whole.shape[:2], *sizes))]
+
+
 def _global_pool(call: Call) -> Sequence[Value | None]:
     tensor, shape = required(call, 0)
     if _channels_last(call):
@@ -100,7 +114,7 @@ RULES: ShapeRules = {
     "NhwcFusedConv": _as("Conv", 1),
     "QLinearConv": _as("Conv", 3),
     "QLinearConvTranspose": _as("ConvTranspose", 3),
-    "ConvTransposeWithDynamicPads": _as("ConvTranspose", 1),
+    "ConvTransposeWithDynamicPads": _cut,
     "AveragePool": _as("AveragePool"),
     "QLinearAveragePool": _as("AveragePool"),
     "MaxPool": _with_indices,

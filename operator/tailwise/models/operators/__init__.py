@@ -19,7 +19,7 @@ from tailwise.models.operators import (
     recurrent,
     reduction,
 )
-from tailwise.models.operators.rule import Rule, Rules, Uncountable
+from tailwise.models.operators.rule import Rule, Rules, Uncountable, Work
 from tailwise.models.records import OperatorRecord
 from tailwise.models.tensors import Call, Tensor, TensorSequence
 
@@ -48,6 +48,11 @@ def rule_for(domain: str, op_type: str) -> Rule | None:
     return _OWN.get(domain, {}).get(op_type) or _SHARED.get(op_type)
 
 
+def every_rule() -> tuple[Rules, ...]:
+    """All rules: those all domains share, then those of one domain."""
+    return (_SHARED, *_OWN.values())
+
+
 def count(call: Call, *, fused: bool, times: int) -> OperatorRecord:
     """The record of one operator; raises Uncountable with the reason."""
     rule = rule_for(call.domain, call.op_type)
@@ -66,7 +71,7 @@ def count(call: Call, *, fused: bool, times: int) -> OperatorRecord:
         kind=rule.kind,
         flops=work.flops,
         multiply_accumulates=work.multiply_accumulates,
-        weight_bytes=_weights(call) if work.weight_bytes is None else work.weight_bytes,
+        weight_bytes=_weight_bytes(call, rule, work),
         input_bytes=0 if rule.view or work.weight_bytes else _inputs(call),
         output_bytes=0 if rule.view else output_bytes,
         output_elements=elements,
@@ -103,6 +108,13 @@ def _outputs(call: Call) -> tuple[int, int, bool]:
             elements += item.elements
             bounded = bounded or item.bounded
     return size, elements, bounded
+
+
+def _weight_bytes(call: Call, rule: Rule, work: Work) -> int:
+    """Bytes of weights read: what the rule says, none for a view, else all of them."""
+    if work.weight_bytes is not None:
+        return work.weight_bytes
+    return 0 if rule.view else _weights(call)
 
 
 def _weights(call: Call) -> int:
