@@ -28,6 +28,8 @@ class Subcommand:
 SUBCOMMANDS = (
     Subcommand("inspect", "tailwise.cli.inspect", "count a model's FLOPs, parameters and operators"),
     Subcommand("predict", "tailwise.cli.predict", "predict a model's P90 on a node"),
+    Subcommand("train", "tailwise.cli.train", "train a version from a dataset"),
+    Subcommand("report", "tailwise.cli.report", "draw how good a version is"),
     Subcommand("explain", "tailwise.cli.explain", "tell why a workload's pods are where they are"),
     Subcommand("agent", "tailwise.cli.agent", "describe this node's hardware"),
     Subcommand("operator", "tailwise.cli.operator", "run the operator"),

@@ -64,7 +64,8 @@ class Gate:
         """Distance of each row, (rows,); NaN features count as unknown alike."""
         logs = _logs(values, self.columns)
         near = np.sqrt(_nearest((logs - self.mean) / self.scale, self.prototypes)) / self.reach
-        return np.maximum(near, np.max(np.abs(logs - self.middle) / self.allowed, axis=1))
+        beyond = np.max(np.abs(logs - self.middle) / self.allowed, axis=1)
+        return np.asarray(np.maximum(near, beyond))
 
 
 def fit_gates(rows: Matrix, out_of_distribution_percent: int) -> tuple[Gate, ...]:

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -187,6 +187,42 @@ def dataset_of(rows: Sequence[Row]) -> Dataset:
         family=texts("family"),
         source=texts("source"),
     ).by_time()
+
+
+def joined(datasets: Sequence[Dataset]) -> Dataset:
+    """Several datasets as one, oldest row first."""
+    if len(datasets) == 1:
+        return datasets[0]
+    profiles = _distinct([each for dataset in datasets for each in dataset.profiles], _document)
+    hardware = _distinct([each for dataset in datasets for each in dataset.hardware], _document)
+    servings = _distinct([each for dataset in datasets for each in dataset.servings], repr)
+
+    def together(name: str) -> Any:
+        return np.concatenate([getattr(each, name) for each in datasets])
+
+    def moved(name: str, documents: str, distinct: _Distinct[Any]) -> IndexArray:
+        begin, parts = 0, []
+        for dataset in datasets:
+            count = len(getattr(dataset, documents))
+            parts.append(distinct.index[begin : begin + count][getattr(dataset, name)])
+            begin += count
+        return np.concatenate(parts)
+
+    return Dataset(
+        profiles=profiles.values,
+        hardware=hardware.values,
+        servings=servings.values,
+        profile_index=moved("profile_index", "profiles", profiles),
+        hardware_index=moved("hardware_index", "hardware", hardware),
+        serving_index=moved("serving_index", "servings", servings),
+        **{
+            name: together(name)
+            for name in (
+                "time", "cpu_utilisation", "frequency_utilisation", "throttled_share", "queries",
+                "p90_milliseconds", "workload", "pod", "family", "source",
+            )
+        },
+    ).by_time()  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,3 +109,21 @@ def synthetic(rows: int = 600, seed: int = 0, noise: float = 0.03, bias: float =
 def question(model: ModelProfile, hardware: NodeHardware, load: float | None = 0.0) -> Question:
     """What a predictor is asked about an unlimited pod."""
     return Question(model, Serving(None), hardware, NodeLoad(cpu=load))
+
+
+def raw_rows(dataset: Dataset) -> list[dict[str, Any]]:
+    """A dataset as the raw rows of a file; SYNTHETIC as it is."""
+    return [
+        {
+            "time": datetime.fromtimestamp(dataset.time[place], UTC).isoformat(),
+            "profile": dataset.profiles[dataset.profile_index[place]].model_dump_json(by_alias=True),
+            "hardware": dataset.hardware[dataset.hardware_index[place]].model_dump_json(by_alias=True),
+            "cpu_utilisation": float(dataset.cpu_utilisation[place]),
+            "cpu_limit_millicores": dataset.servings[dataset.serving_index[place]].cpu_limit_millicores,
+            "p90_milliseconds": float(dataset.p90_milliseconds[place]),
+            "workload": dataset.workload[place],
+            "pod": dataset.pod[place],
+            "family": dataset.family[place],
+        }
+        for place in range(len(dataset))
+    ]

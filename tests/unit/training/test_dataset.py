@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as arrays
 from tailwise.prediction.prediction import Serving
 from tailwise.training.cleaning import clean
 from tailwise.training.files import read_dataset, write_json_lines, write_parquet
-from tailwise.training.rows import DatasetError, DropReason, dataset_of
+from tailwise.training.rows import DatasetError, DropReason, dataset_of, joined
 from tailwise.training.schema import COLUMNS
 from tailwise.training.series import log_window, retained, smoothed
 from tests.unit.prediction.builders import node, profile
@@ -197,3 +197,11 @@ def test_retention_never_keeps_more_than_asked_and_never_empties_a_cell(
 
 def test_time_begins_where_the_rows_do() -> None:
     assert clean([raw()], now=NOW).dataset.time.tolist() == [BEGIN.timestamp()]
+
+
+def test_datasets_that_share_documents_are_joined_into_one() -> None:
+    first = [row(minute, 10.0 + minute) for minute in range(5)]
+    second = [row(minute, 10.0 + minute, serving=Serving(500)) for minute in range(5, 9)]
+    together = joined([dataset_of(second), dataset_of(first)])
+    assert together.fingerprint() == dataset_of([*first, *second]).fingerprint()
+    assert len(together.profiles) == len(together.hardware) == 1
