@@ -3,13 +3,15 @@
 import hashlib
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
 
-from tailwise.models.errors import InvalidUrl, ModelForbidden, ModelNotFound
+from tailwise.models.addresses import AddressPolicy
+from tailwise.models.errors import DigestMismatch, InvalidUrl, ModelForbidden, ModelNotFound
 from tailwise.models.hub import hub_url
 from tailwise.models.inspection import InspectionRequest, identify_async, inspect
 from tests.models.store import Store, serving
@@ -101,7 +103,7 @@ def test_the_library_of_the_hub_downloads_the_same_file(hub: Hub, model: bytes, 
         f"print(h.hf_hub_download('team/net', 'onnx/model.onnx', endpoint={hub.url!r}))"
     )
     environment = {"HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1", "PATH": "/usr/bin:/bin"}
-    command = [programs.python(), "-c", code]
+    command = [str(programs.python()), "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     url, file = done.stdout.split()
