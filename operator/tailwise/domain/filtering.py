@@ -1,11 +1,11 @@
 """Which nodes may take a pod: kube-scheduler's filters over all nodes at once, in its order and words.
 
-Followed: NodeName, NodeUnschedulable, TaintToleration, NodeAffinity, NodePorts, NodeResourcesFit, in the
-order of the default profile. A node is refused for the first filter that it fails, so that the counts of
-a summary add up to the number of nodes. (kube-scheduler counts a node that lacks both CPU and memory
-twice.) Nodes that are not ready carry taints and need no rule of their own.
-Not followed, and told by ``objects.unsupported``: volumes, claims, topology spread, inter-pod affinity; the
-anti-affinity of pods that already run is not seen either.
+Followed, in the order of the default profile: NodeName, NodeUnschedulable, TaintToleration, NodeAffinity,
+NodePorts, NodeResourcesFit, PodTopologySpread, InterPodAffinity. A node is refused for the first filter that
+it fails, so that the counts of a summary add up to the number of nodes. (kube-scheduler counts a node that
+lacks both CPU and memory twice.) Nodes that are not ready carry taints and need no rule of their own.
+Not followed, and told by ``objects.unsupported``: volumes, resource claims, and inter-pod affinity that names
+namespaces by their labels.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from tailwise.domain.selectors import (
     untolerated,
 )
 from tailwise.domain.snapshot import ABSENT, CEILING, Bools, ClusterSnapshot, LabelColumn, NodeTable
+from tailwise.domain.topology import check_topology
 from tailwise.domain.verdicts import Filter, Refusal, Verdicts, all_fit
 
 
@@ -51,12 +52,17 @@ def filter_nodes(
         verdicts = verdicts.refuse(others, Refusal(Filter.NODE_NAME))
     if not tolerates_unschedulable(pod.tolerations):
         verdicts = verdicts.refuse(table.unschedulable, Refusal(Filter.UNSCHEDULABLE))
-    verdicts = _check_taints(pod, table, verdicts, comparisons=toleration_comparisons)
+    keeping_away = _untolerated(pod, table, comparisons=toleration_comparisons)
+    for code, refusal in keeping_away.items():
+        verdicts = verdicts.refuse(table.taint_codes == code, refusal)
     if pod.node_selector or pod.required_terms is not None:
         verdicts = verdicts.refuse(~selected(pod, table), Refusal(Filter.AFFINITY))
     for port in pod.host_ports:
         verdicts = verdicts.refuse(snapshot.ports_taken(port), Refusal(Filter.PORTS))
     verdicts = _check_resources(pod, snapshot, verdicts)
+    if pod.spread or pod.affinity_terms or pod.anti_affinity_terms or snapshot.repelling:
+        tolerated: Bools = ~np.isin(table.taint_codes, list(keeping_away))
+        verdicts = check_topology(pod, snapshot, verdicts, selected=selected(pod, table), tolerated=tolerated)
     return _check_set_aside(set_aside, table, verdicts)
 
 
@@ -122,13 +128,15 @@ def _field(requirement: Requirement, table: NodeTable) -> Bools:
     return named if requirement.operator == Operator.IN else ~named
 
 
-def _check_taints(pod: Pod, table: NodeTable, verdicts: Verdicts, *, comparisons: bool) -> Verdicts:
+def _untolerated(pod: Pod, table: NodeTable, *, comparisons: bool) -> dict[int, Refusal]:
+    """Codes of the sets of taints that keep the pod away, with the taint that does."""
+    found = {}
     for code, taints in enumerate(table.taint_sets):
         taint = untolerated(taints, pod.tolerations, comparisons=comparisons)
         if taint is not None:
             words = f"{{{taint.key}: {taint.value}}}" if taint.value else f"{{{taint.key}}}"
-            verdicts = verdicts.refuse(table.taint_codes == code, Refusal(Filter.TAINT, words))
-    return verdicts
+            found[code] = Refusal(Filter.TAINT, words)
+    return found
 
 
 def _check_resources(pod: Pod, snapshot: ClusterSnapshot, verdicts: Verdicts) -> Verdicts:

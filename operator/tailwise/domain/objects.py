@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from tailwise.api.labels import PLACEMENT_GATE, WORKLOAD_LABEL
+from tailwise.domain.pod_rules import PodAffinityTerm, PodGroup, SpreadConstraint
 from tailwise.domain.record import PlacementRecord
 from tailwise.domain.resources import CPU, Amounts
 from tailwise.domain.selectors import NodeSelectorTerm, PreferredTerm, Taint, Toleration
@@ -29,9 +30,7 @@ class Unmodelled(StrEnum):
 
     VOLUMES = "volumes with their own node affinity or zone"
     RESOURCE_CLAIMS = "resource claims"
-    TOPOLOGY_SPREAD = "topology spread constraints"
-    POD_AFFINITY = "inter-pod affinity"
-    POD_ANTI_AFFINITY = "inter-pod anti-affinity"
+    NAMESPACE_SELECTOR = "inter-pod affinity by the labels of namespaces"
 
 
 class HostPort(NamedTuple):
@@ -107,6 +106,9 @@ class Pod:
     has_node_affinity: bool = False
     has_annotations: bool = False
     tolerations: tuple[Toleration, ...] = ()
+    spread: tuple[SpreadConstraint, ...] = ()
+    affinity_terms: tuple[PodAffinityTerm, ...] = ()
+    anti_affinity_terms: tuple[PodAffinityTerm, ...] = ()
     unmodelled: tuple[Unmodelled, ...] = ()
     # What an operator, this one or the one before, decided and wrote in the patch that opened the gate.
     record: PlacementRecord | None = None
@@ -125,6 +127,16 @@ class Pod:
     def finished(self) -> bool:
         """Whether the pod has ended and so takes nothing of its node."""
         return self.phase in (PodPhase.SUCCEEDED, PodPhase.FAILED)
+
+    @property
+    def group(self) -> PodGroup:
+        """What topology spread and inter-pod affinity of other pods see of this one."""
+        return PodGroup(
+            self.namespace,
+            frozenset(self.labels.items()),
+            self.deleted_at is not None,
+            self.anti_affinity_terms,
+        )
 
     @property
     def occupied_node(self) -> str:

@@ -11,6 +11,7 @@ from sys import intern
 from typing import Any
 
 from tailwise.domain.objects import Container, HostPort, Node, Owner, Pod, PodPhase, Unmodelled
+from tailwise.domain.pod_rules import LabelSelector, PodAffinityTerm, SpreadConstraint
 from tailwise.domain.record import parse_time, record_from_annotations
 from tailwise.domain.resources import (
     CPU,
@@ -21,10 +22,18 @@ from tailwise.domain.resources import (
     pod_limits,
     pod_requests,
 )
-from tailwise.domain.selectors import NodeSelectorTerm, PreferredTerm, Requirement, Taint, Toleration
+from tailwise.domain.selectors import (
+    NodeSelectorTerm,
+    Operator,
+    PreferredTerm,
+    Requirement,
+    Taint,
+    Toleration,
+)
 
 Object = Mapping[str, Any]
 
+_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Volumes that do not care where the pod runs; any other may, through a claim, a driver or a disk.
 _VOLUMES_ANYWHERE = frozenset(
@@ -85,6 +94,9 @@ def pod_from_object(obj: Object) -> Pod:
         has_node_affinity=affinity.get("nodeAffinity") is not None,
         has_annotations=bool(annotations),
         tolerations=tuple(_toleration(each) for each in spec.get("tolerations") or ()),
+        spread=tuple(_spread(spec, metadata.get("labels") or {})),
+        affinity_terms=tuple(_pod_terms(affinity.get("podAffinity"), metadata)),
+        anti_affinity_terms=tuple(_pod_terms(affinity.get("podAntiAffinity"), metadata)),
         unmodelled=tuple(_unmodelled(spec, affinity)),
         record=record_from_annotations(annotations),
     )
@@ -232,17 +244,71 @@ def _toleration(toleration: Object) -> Toleration:
     )
 
 
+def _spread(spec: Object, labels: Mapping[str, str]) -> Iterator[SpreadConstraint]:
+    """Constraints that refuse nodes; those with ScheduleAnyway only score them."""
+    for each in spec.get("topologySpreadConstraints") or ():
+        if each.get("whenUnsatisfiable") != "DoNotSchedule":
+            continue
+        selector = _label_selector(each.get("labelSelector"))
+        if selector is not None:
+            # Newer API servers have merged them into the selector already: twice does no harm (KEP-3243).
+            selector += tuple(
+                Requirement(intern(key), Operator.IN, (labels[key],))
+                for key in each.get("matchLabelKeys") or ()
+                if key in labels
+            )
+        yield SpreadConstraint(
+            topology_key=intern(each["topologyKey"]),
+            max_skew=int(each["maxSkew"]),
+            selector=selector,
+            min_domains=int(each.get("minDomains") or 1),
+            honors_affinity=each.get("nodeAffinityPolicy", "Honor") == "Honor",
+            honors_taints=each.get("nodeTaintsPolicy", "Ignore") == "Honor",
+        )
+
+
+def _pod_terms(affinity: Object | None, metadata: Object) -> Iterator[PodAffinityTerm]:
+    """Required terms; the API server has merged matchLabelKeys into their selectors (KEP-3633)."""
+    for term in (affinity or {}).get(_REQUIRED) or ():
+        named = frozenset(map(intern, term.get("namespaces") or ()))
+        selector = term.get("namespaceSelector")
+        everywhere = selector is not None and not _by_namespace_labels(term)
+        if selector is None and not named:
+            named = frozenset((intern(metadata.get("namespace", "")),))
+        yield PodAffinityTerm(
+            topology_key=intern(term["topologyKey"]),
+            selector=_label_selector(term.get("labelSelector")),
+            namespaces=None if everywhere else named,
+        )
+
+
+def _by_namespace_labels(term: Object) -> bool:
+    selector = term.get("namespaceSelector") or {}
+    return bool(selector.get("matchLabels") or selector.get("matchExpressions"))
+
+
+def _label_selector(selector: Object | None) -> LabelSelector:
+    if selector is None:
+        return None
+    return (
+        *(
+            Requirement(intern(key), Operator.IN, (value,))
+            for key, value in (selector.get("matchLabels") or {}).items()
+        ),
+        *_requirements(selector.get("matchExpressions") or ()),
+    )
+
+
 def _unmodelled(spec: Object, affinity: Object) -> Iterator[Unmodelled]:
     kinds = {kind for volume in spec.get("volumes") or () for kind in volume if kind != "name"}
     if kinds - _VOLUMES_ANYWHERE:
         yield Unmodelled.VOLUMES
     if spec.get("resourceClaims"):
         yield Unmodelled.RESOURCE_CLAIMS
-    constraints = spec.get("topologySpreadConstraints") or ()
-    if any(each.get("whenUnsatisfiable") == "DoNotSchedule" for each in constraints):
-        yield Unmodelled.TOPOLOGY_SPREAD
-    required = "requiredDuringSchedulingIgnoredDuringExecution"
-    if (affinity.get("podAffinity") or {}).get(required):
-        yield Unmodelled.POD_AFFINITY
-    if (affinity.get("podAntiAffinity") or {}).get(required):
-        yield Unmodelled.POD_ANTI_AFFINITY
+    terms = [
+        term
+        for kind in ("podAffinity", "podAntiAffinity")
+        for term in (affinity.get(kind) or {}).get(_REQUIRED) or ()
+    ]
+    if any(_by_namespace_labels(term) for term in terms):
+        yield Unmodelled.NAMESPACE_SELECTOR

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailwise.domain.objects import HostPort, Node
+from tailwise.domain.pod_rules import PodGroup
 from tailwise.domain.resources import CPU, EPHEMERAL_STORAGE, MEMORY, PODS
 from tailwise.domain.selectors import Taint
 
@@ -77,12 +78,16 @@ class ClusterSnapshot:
 
     ``requested`` maps a resource (``pods`` included) to an array (nodes,); a resource that nobody asked for
     is missing. ``workload_nodes`` maps (namespace, workload) to the number of its pods on each node.
+    ``groups`` maps a namespace to its groups of pods, and these to the number of pods on each node;
+    ``repelling`` are the groups with anti-affinity of their own.
     """
 
     table: NodeTable
     requested: Mapping[str, Counts]
     ports: Mapping[tuple[str, int], tuple[PortUse, ...]]
     workload_nodes: Mapping[tuple[str, str], Mapping[str, int]]
+    groups: Mapping[str, Mapping[PodGroup, Mapping[str, int]]]
+    repelling: frozenset[PodGroup]
 
     def __len__(self) -> int:
         return len(self.table)

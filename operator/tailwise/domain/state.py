@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tailwise.domain.objects import Node, Pod
+from tailwise.domain.pod_rules import PodGroup
 from tailwise.domain.resources import PODS
 from tailwise.domain.snapshot import (
     CEILING,
@@ -46,6 +47,9 @@ class ClusterState:
         self._usage: dict[str, _Usage] = {}
         self._ports: dict[tuple[str, int], tuple[PortUse, ...]] = {}
         self._workloads: dict[tuple[str, str], Mapping[str, int]] = {}
+        self._groups: dict[str, dict[PodGroup, Mapping[str, int]]] = {}
+        self._handed_out: set[str] = set()  # namespaces whose groups a snapshot holds: copy before writing
+        self._repelling: frozenset[PodGroup] = frozenset()
         self._table: NodeTable = node_table(())
         self._changed_nodes: dict[str, Node | None] = {}
         self._requested: dict[str, Counts] = {}
@@ -114,7 +118,10 @@ class ClusterState:
                 requested=dict(self._requested),
                 ports=dict(self._ports),
                 workload_nodes=dict(self._workloads),
+                groups=dict(self._groups),
+                repelling=self._repelling,
             )
+            self._handed_out.update(self._groups)
         return self._last
 
     def _node(self, name: str) -> Node | None:
@@ -139,6 +146,7 @@ class ClusterState:
             key = (port.protocol, port.port)
             self._ports[key] = (*self._ports.get(key, ()), PortUse(node, port.address))
         self._count_workload(pod, node, 1)
+        self._count_group(pod.group, node, 1)
         self._changed_usage.add(node)
         self._last = None
 
@@ -154,6 +162,7 @@ class ClusterState:
         for port in pod.host_ports:
             self._free_port((port.protocol, port.port), PortUse(node, port.address))
         self._count_workload(pod, node, -1)
+        self._count_group(pod.group, node, -1)
         self._changed_usage.add(node)
         self._last = None
 
@@ -178,6 +187,26 @@ class ClusterState:
             self._workloads[key] = counts
         else:
             self._workloads.pop(key, None)
+
+    def _count_group(self, group: PodGroup, node: str, change: int) -> None:
+        namespace = group.namespace
+        groups = self._groups.get(namespace, {})
+        if namespace in self._handed_out:
+            groups = dict(groups)
+            self._handed_out.discard(namespace)
+        self._groups[namespace] = groups
+        counts = dict(groups.get(group, {}))
+        counts[node] = counts.get(node, 0) + change
+        if counts[node] == 0:
+            del counts[node]
+        if counts:
+            groups[group] = counts
+        else:
+            groups.pop(group, None)
+        if not groups:
+            del self._groups[namespace]
+        if group.repels and (group in self._repelling) != bool(counts):
+            self._repelling ^= {group}
 
     def _renew_table(self) -> None:
         if not self._changed_nodes:
@@ -219,4 +248,5 @@ def _counts_alike(before: Pod, after: Pod) -> bool:
         before.requests == after.requests
         and before.host_ports == after.host_ports
         and before.workload == after.workload
+        and before.group == after.group
     )

@@ -28,7 +28,7 @@ _LONGEST_MESSAGE = 1024
 class Filter(StrEnum):
     """What refused a node, in the order in which nodes are checked; the words are kube-scheduler's.
 
-    The last six are Tailwise's own.
+    The last five are Tailwise's own.
     """
 
     NODE_NAME = "node(s) didn't match the requested node name"
@@ -38,6 +38,11 @@ class Filter(StrEnum):
     PORTS = "node(s) didn't have free ports for the requested pod ports"
     TOO_MANY_PODS = "Too many pods"
     RESOURCE = "Insufficient"
+    SPREAD_LABEL = "node(s) didn't match pod topology spread constraints (missing required label)"
+    SPREAD = "node(s) didn't match pod topology spread constraints"
+    POD_AFFINITY = "node(s) didn't match pod affinity rules"
+    POD_ANTI_AFFINITY = "node(s) didn't match pod anti-affinity rules"
+    EXISTING_ANTI_AFFINITY = "node(s) didn't satisfy existing pods anti-affinity rules"
     SET_ASIDE = "node(s) refused a pod of the workload a moment ago"
     NO_HARDWARE = "node(s) without hardware data"
     NO_PREDICTION = "node(s) without a prediction"

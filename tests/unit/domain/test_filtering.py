@@ -138,9 +138,15 @@ def test_a_node_set_aside_is_refused_last() -> None:
 def test_what_the_filters_do_not_check_is_named() -> None:
     found = pod(
         volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}, {"name": "e", "emptyDir": {}}],
-        topologySpreadConstraints=[{"whenUnsatisfiable": "DoNotSchedule"}],
+        affinity={
+            "podAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": [
+                    {"topologyKey": "zone", "namespaceSelector": {"matchLabels": {"team": "a"}}}
+                ]
+            }
+        },
     )
-    assert unsupported(found) == (Unmodelled.VOLUMES, Unmodelled.TOPOLOGY_SPREAD)
+    assert unsupported(found) == (Unmodelled.VOLUMES, Unmodelled.NAMESPACE_SELECTOR)
     assert unsupported(pod(volumes=[{"name": "e", "emptyDir": {}}])) == ()
 
 
