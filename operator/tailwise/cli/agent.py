@@ -79,11 +79,9 @@ def _print(node: str, roots: Roots) -> int:
 
 async def _publish(arguments: argparse.Namespace, roots: Roots) -> int:
     # Only here: printing needs no Kubernetes client.
-    from kubernetes_asyncio.config import ConfigException  # noqa: PLC0415
-
     from tailwise.agent.publishing import AgentState, serve_health  # noqa: PLC0415
     from tailwise.agent.publishing import run as keep_published  # noqa: PLC0415
-    from tailwise.cluster.client import connect  # noqa: PLC0415
+    from tailwise.cluster.client import ConfigurationError, connect  # noqa: PLC0415
 
     state = AgentState()
     loop = asyncio.get_running_loop()
@@ -101,8 +99,8 @@ async def _publish(arguments: argparse.Namespace, roots: Roots) -> int:
             interval_seconds=arguments.interval,
             state=state,
         )
-    except ConfigException as error:
-        print(f"tailwise agent: --kubeconfig: {error}; outside a cluster name a kubeconfig", file=sys.stderr)
+    except ConfigurationError as error:
+        print(f"tailwise agent: {error}", file=sys.stderr)
         return 1
     finally:
         if health is not None:

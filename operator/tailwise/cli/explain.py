@@ -17,12 +17,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import aiohttp
 import numpy as np
 
 from tailwise.api.inference_workload import InferenceWorkload
 from tailwise.api.labels import PLACEMENT_GATE, WORKLOAD_LABEL
 from tailwise.api.profile import ModelProfile
-from tailwise.cluster.client import INFERENCE_WORKLOADS, ApiError, Client, connect
+from tailwise.cluster.client import INFERENCE_WORKLOADS, ApiError, Client, ConfigurationError, connect
 from tailwise.controllers.assessment import Assessment, Assessor
 from tailwise.controllers.deployment import deployment_manifest
 from tailwise.controllers.registry import KnownWorkload, Registry, workload_from_object
@@ -81,8 +82,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Explain one workload; exit code 1 when that cannot be done."""
     try:
         document = asyncio.run(_explain(arguments))
-    except (ExplainError, ApiError) as error:
+    except (ExplainError, ApiError, ConfigurationError) as error:
         print(f"tailwise explain: {error}", file=sys.stderr)
+        return 1
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        why = str(error) or type(error).__name__
+        print(f"tailwise explain: no answer of the API server: {why}; see --kubeconfig", file=sys.stderr)
         return 1
     if arguments.output == "json":
         print(json.dumps(document, indent=2))

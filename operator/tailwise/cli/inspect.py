@@ -15,12 +15,23 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tailwise.api.profile import Completeness, ModelProfile
+from tailwise.models import errors
 from tailwise.models.addresses import AddressPolicy, Network
 from tailwise.models.errors import InspectionError
 from tailwise.models.inspection import InspectionLimits, InspectionRequest, inspect
 
 EXIT_ERROR, EXIT_PARTIAL = 1, 3
 _BAR_WIDTH = 30
+
+# What a message of the reader itself leaves to say to who sits before a shell.
+_WAYS_OUT = {
+    errors.ModelUnreachable.reason: "check the address, and that this machine may reach it",
+    errors.ModelNotFound.reason: "check the path",
+    errors.NotAModel.reason: "name a whole ONNX file",
+    errors.ModelTruncated.reason: "fetch or upload it again",
+    errors.DigestMismatch.reason: "correct --sha256, or the file",
+    errors.InspectionTimeout.reason: "give it more with --timeout SECONDS of tailwise inspect",
+}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -50,7 +61,9 @@ def add_parser(subparsers: Any) -> None:
         metavar="CIDR",
         help="a network that may be read from although its addresses are link-local",
     )
-    parser.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS", help="give up after (120)")
+    parser.add_argument(
+        "--timeout", type=_seconds, default=120.0, metavar="SECONDS", help="give up after (120)"
+    )
     parser.add_argument("--output", choices=("table", "json"), default="table", help="for people or programs")
 
 
@@ -59,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         profile = inspect(request_of(arguments))
     except InspectionError as error:
-        print(f"tailwise inspect: {error.reason}: {error.message}", file=sys.stderr)
+        print(f"tailwise inspect: {failure(arguments.model, error)}", file=sys.stderr)
         return EXIT_ERROR
     if arguments.output == "json":
         print(json.dumps(profile.model_dump(mode="json", by_alias=True), indent=2))
@@ -72,6 +85,13 @@ def run(arguments: argparse.Namespace) -> int:
         )
         return EXIT_PARTIAL
     return 0
+
+
+def failure(model: str, error: InspectionError) -> str:
+    """Why a model cannot be read, with its name and the way out."""
+    way_out = _WAYS_OUT.get(error.reason, "")
+    told = f"{model}: {error.reason}: {error.message}"
+    return told if not way_out or way_out in told else f"{told}; {way_out}"
 
 
 def request_of(arguments: argparse.Namespace) -> InspectionRequest:
@@ -136,9 +156,22 @@ def _figure(value: float) -> str:
 
 
 def _positive(word: str) -> int:
-    value = int(word)
+    try:
+        value = int(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number") from None
     if value < 1:
-        raise argparse.ArgumentTypeError("at least 1")
+        raise argparse.ArgumentTypeError(f"{value} is below 1")
+    return value
+
+
+def _seconds(word: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number") from None
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{word} is no time above 0")
     return value
 
 

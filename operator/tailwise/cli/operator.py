@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tailwise.cli.logs import LogFormat, configure
-from tailwise.cluster.client import own_namespace
+from tailwise.cluster.client import ConfigurationError, connect, own_namespace
 from tailwise.controllers.options import OperatorOptions
 from tailwise.telemetry.queries import CpuUnit, UtilisationQueries, cadvisor, custom, node_exporter
 
@@ -37,7 +37,7 @@ def add_parser(subparsers: Any) -> None:
     models.add_argument(
         "--allow-model-network",
         action="append",
-        type=ipaddress.ip_network,
+        type=_network,
         default=[],
         metavar="CIDR",
         help="addresses that models may be read from though they are not public, such as those of a model "
@@ -84,7 +84,10 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
 def _add_telemetry(parser: argparse.ArgumentParser) -> None:
     telemetry = parser.add_argument_group("telemetry")
     telemetry.add_argument(
-        "--prometheus-url", metavar="URL", help="without it utilisation is unknown and latency not observed"
+        "--prometheus-url",
+        type=_http_url,
+        metavar="URL",
+        help="without it utilisation is unknown and latency not observed",
     )
     telemetry.add_argument("--prometheus-token-file", type=Path, metavar="FILE", help="bearer token")
     telemetry.add_argument(
@@ -126,6 +129,11 @@ async def _operate(options: OperatorOptions, health_port: int) -> int:
     if options.kubeconfig:
         # kopf logs in by itself, from the place that the library has read from $KUBECONFIG on its import.
         kube_config.KUBE_CONFIG_DEFAULT_LOCATION = options.kubeconfig
+    try:
+        await (await connect(kubeconfig=options.kubeconfig)).close()
+    except ConfigurationError as error:  # else a traceback from within kopf
+        _LOGGER.critical("%s", error)
+        return 1
     runtime = Runtime(options)
     endpoint = f"http://0.0.0.0:{health_port}/healthz" if health_port else None
     _LOGGER.info("starting in namespace %s as %s", options.namespace, options.identity)
@@ -184,22 +192,45 @@ def _utilisation(arguments: argparse.Namespace) -> UtilisationQueries:
     )
 
 
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def _http_url(text: str) -> str:
+    if text and not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"{text!r} is no http:// or https:// URL")
+    return text
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; give a CIDR such as 10.96.0.0/12") from None
+
+
 def _positive(text: str) -> int:
-    number = int(text)
+    number = _integer(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text}: give 1 or more")
     return number
 
 
 def _positive_seconds(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text}: give a time above 0")
     return number
 
 
 def _port(text: str) -> int:
-    number = int(text)
+    number = _integer(text)
     if not 0 <= number <= 65535:
         raise argparse.ArgumentTypeError(f"{text}: ports are 1 to 65535")
     return number

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from tailwise.api.hardware import NodeHardware
 from tailwise.api.profile import ModelProfile
-from tailwise.cli.inspect import request_of, shape_argument
+from tailwise.cli.inspect import failure, request_of, shape_argument
 from tailwise.models.errors import InspectionError
 from tailwise.models.inspection import inspect
 from tailwise.prediction.prediction import NodeLoad, Prediction, Question, Serving
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         hardware = read_node(arguments.node)
         profile = _profile(arguments)
     except InspectionError as error:
-        print(f"tailwise predict: {error.reason}: {error.message}", file=sys.stderr)
+        print(f"tailwise predict: --model {failure(arguments.model, error)}", file=sys.stderr)
         return 1
     except UsageError as error:
         print(f"tailwise predict: {error}", file=sys.stderr)
@@ -85,6 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     load = NodeLoad(cpu=arguments.cpu_utilisation_percent)
     prediction = PriorPredictor().predict(Question(profile, serving, hardware, load))
+    for note in _notes(serving, hardware):
+        print(f"tailwise predict: {note}", file=sys.stderr)
     if profile.unresolved_count:
         print(
             f"tailwise predict: {arguments.model}: {profile.unresolved_count} operators not counted; "
@@ -96,6 +98,18 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print_text(prediction)
     return 0
+
+
+def _notes(serving: Serving, hardware: NodeHardware) -> list[str]:
+    """What is asked for and has no effect on this node."""
+    cores = hardware.cores
+    notes = []
+    if serving.threads > cores:
+        notes.append(f"--threads {serving.threads}: node {hardware.node} runs {cores} at once, one a core")
+    limit = serving.cpu_limit_millicores
+    if limit is not None and limit > cores * 1000:
+        notes.append(f"--cpu-limit-millicores {limit}: node {hardware.node} has no more than {cores * 1000}")
+    return notes
 
 
 def read_node(path: Path) -> NodeHardware:
@@ -147,6 +161,8 @@ def _read_profile(path: Path, batch_size: int) -> ModelProfile:
 
 def _first_error(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "model_type":  # pydantic names a class, which says nothing to who wrote the file
+        return "this is no mapping of fields to values"
     field = ".".join(str(part) for part in first["loc"])
     return f"{field}: {first['msg']}" if field else str(first["msg"])
 

@@ -21,6 +21,7 @@ from typing import Any, Protocol, cast
 from urllib.parse import quote
 
 import aiohttp
+import yaml
 from kubernetes_asyncio import config
 from kubernetes_asyncio.client import ApiClient, Configuration
 
@@ -188,6 +189,10 @@ class Client:
         return cast(aiohttp.ClientResponse, answer)
 
 
+class ConfigurationError(RuntimeError):
+    """There is no way to a cluster; the message names the file or variable and the way out."""
+
+
 async def connect(
     *, kubeconfig: str | None = None, context: str | None = None, connections: int = 64
 ) -> Client:
@@ -197,18 +202,28 @@ async def connect(
     ``connections`` bounds the requests in flight; a watch holds one for as long as it lasts.
 
     Raises:
-        kubernetes_asyncio.config.ConfigException: there is no usable configuration.
+        ConfigurationError: there is no usable configuration.
     """
     configuration = Configuration()
     path = kubeconfig or os.environ.get("KUBECONFIG")
-    if path is None and "KUBERNETES_SERVICE_HOST" in os.environ:
-        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-    else:
-        await config.load_kube_config(
-            config_file=path, context=context, client_configuration=configuration, persist_config=False
-        )
+    try:
+        if path is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        else:
+            await config.load_kube_config(
+                config_file=path, context=context, client_configuration=configuration, persist_config=False
+            )
+    except (config.ConfigException, OSError, yaml.YAMLError) as error:
+        raise ConfigurationError(_unusable(path or "~/.kube/config", error)) from error
     configuration.connection_pool_maxsize = connections
     return Client(ApiClient(configuration))
+
+
+def _unusable(path: str, error: Exception) -> str:
+    # The library says of a file that is not there that it has no current-context.
+    there = any(Path(each).expanduser().exists() for each in path.split(os.pathsep))
+    why = str(error) if there else "there is no such file"
+    return f"kubeconfig {path}: {why}; name one with --kubeconfig or $KUBECONFIG"
 
 
 def own_namespace(default: str) -> str:

@@ -121,7 +121,7 @@ class Prometheus:
                 answer = await loop.run_in_executor(self._executor, self._ask, query, deadline)
             return _vector(answer, asked_at)
         except TimeoutError as error:
-            reason: str = f"no answer within {self._timeout_seconds:g} s"
+            reason: str = f"no answer within {self._timeout_seconds:g} s; see the operator's --prometheus-url"
             raise PrometheusError(f"Prometheus {self.url}: {purpose}: {reason}") from error
         except requests.ConnectionError as error:
             reason = f"{_short(error)}; see the operator's --prometheus-url"

@@ -200,7 +200,7 @@ def test_the_command_exits_with_one_and_a_sentence(capsys: pytest.CaptureFixture
     assert main(["inspect", "/no/such/model.onnx"]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("tailwise inspect: ModelNotFound")
+    assert captured.err.startswith("tailwise inspect: /no/such/model.onnx: ModelNotFound: ")
 
 
 def test_the_command_exits_with_three_when_partial(
