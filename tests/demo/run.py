@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import subprocess
@@ -35,6 +36,7 @@ class Run:
     queries: int
     neighbour_node: str | None = None
     model_base_url: str = ""
+    _model_store_address: ipaddress.IPv4Address | ipaddress.IPv6Address | None = None
 
     def install(self, neighbour: bool = True) -> None:
         """Namespaces, the chart, the store of models, every node measured, and a busy neighbour if wanted."""
@@ -43,12 +45,13 @@ class Run:
             kubectl.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}])
         if target.runs_containers:
             kubectl.apply([manifests.model_store(target)])
+            # Before the chart: on a cluster whose pod networks are not known its address is what is allowed.
+            wait_for("model store", self._model_store, timeout_seconds=180, report=self.stages.report)
         self._helm()
         self._remove_workloads()
         if not target.runs_containers:
             self.model_base_url = manifests.local_model_store(logs_directory("demo").parent / "demo-models")
             return
-        wait_for("model store", self._model_store, timeout_seconds=180, report=self.stages.report)
         wait_for("chart", self._chart_is_ready, timeout_seconds=300, report=self.stages.report)
         wait_for("agents", self._nodes_measured, timeout_seconds=300, report=self.stages.report)
         if neighbour:
@@ -94,7 +97,7 @@ class Run:
             },
             "prometheus": {"url": target.prometheus_url},
             "utilisation": {"preset": target.utilisation_preset},
-            "models": {"allowedNetworks": list(target.pod_networks)},
+            "models": {"allowedNetworks": list(target.pod_networks) or self._model_store_network()},
             "operator": {
                 "replicas": 1 if target.runs_containers else 0,
                 "podAnnotations": annotations,
@@ -140,9 +143,15 @@ class Run:
         pods = self.pods(manifests.MODEL_STORE_SELECTOR)
         if not pods or not _is_ready(pods[0]):
             return "not ready"
-        pod = pods[0]
-        self.model_base_url = f"http://{pod['status']['podIP']}:{manifests.MODEL_STORE_PORT}"
+        self._model_store_address = ipaddress.ip_address(pods[0]["status"]["podIP"])
+        host = self._model_store_address
+        name = f"[{host}]" if host.version == 6 else str(host)
+        self.model_base_url = f"http://{name}:{manifests.MODEL_STORE_PORT}"
         return None
+
+    def _model_store_network(self) -> list[str]:
+        address = self._model_store_address
+        return [] if address is None else [str(ipaddress.ip_network(address))]
 
     def _chart_is_ready(self) -> str | None:
         kubectl = self.target.kubectl
