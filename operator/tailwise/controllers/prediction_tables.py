@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tailwise.api.hardware import NodeHardware
-from tailwise.api.inference_workload_status import PredictionSource
 from tailwise.api.profile import ModelProfile
 from tailwise.controllers.node_facts import hardware_class
 from tailwise.domain.scoring import SOURCES, SourceCodes
@@ -32,7 +31,7 @@ class Stacked:
     @property
     def source_codes(self) -> SourceCodes:
         """Source of each table, shape (classes,), as an index into SOURCES."""
-        codes = [SOURCES.index(PredictionSource(table.source.value)) for table in self.tables]
+        codes = [SOURCES.index(table.source) for table in self.tables]
         return np.array(codes, dtype=np.int8)
 
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tailwise.api.hardware import NodeHardware
+from tailwise.api.inference_workload_status import PredictionSource
 from tailwise.api.profile import ModelProfile
 from tailwise.prediction.artefact import Answers, Artefact
 from tailwise.prediction.coefficients import coefficients
 from tailwise.prediction.features import feature_rows, profile_key
 from tailwise.prediction.manifest import Manifest, Target
-from tailwise.prediction.prediction import Prediction, Question, Serving, Source
+from tailwise.prediction.prediction import Prediction, Question, Serving
 from tailwise.prediction.predictor import PriorPredictor
 from tailwise.prediction.prior import UTILISATION_GRID, Latencies, latencies, query_cost
 from tailwise.prediction.quota import FloatArray
@@ -79,21 +80,21 @@ class LearnedPredictor:
         p50, p90, bound = table.at(question.load.cpu)
         terms = self._prior.predict(question).terms
         unknown = question.load.cpu is None
-        return Prediction(p50, p90, bound, Source.STALE if unknown else table.source, terms)
+        return Prediction(p50, p90, bound, PredictionSource.STALE if unknown else table.source, terms)
 
     def table(self, profile: ModelProfile, serving: Serving, hardware: NodeHardware) -> PredictionTable:
         """Tabulate over utilisation; about as long as the prior takes, for it is most of the work."""
         p50, p90, bound, known = self.tabulate(profile, serving, hardware, UTILISATION_GRID)
         if not known:
             table = self._prior.table(profile, serving, hardware)
-            return replace(table, source=Source.OUT_OF_DISTRIBUTION, version=self._version)
+            return replace(table, source=PredictionSource.OUT_OF_DISTRIBUTION, version=self._version)
         errors = coefficients().errors
         return PredictionTable(
             p50=p50,
             p90=p90,
             bound=bound,
             unknown=UnknownLoad(errors.unknown_load_utilisation, errors.unknown_load_factor),
-            source=Source.LEARNED,
+            source=PredictionSource.LEARNED,
             version=self._version,
         )
 

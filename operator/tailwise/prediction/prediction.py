@@ -4,19 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 from tailwise.api.hardware import NodeHardware
+from tailwise.api.inference_workload_status import PredictionSource
 from tailwise.api.profile import ModelProfile
-
-
-class Source(StrEnum):
-    """Where a prediction comes from, and so how far it can be trusted."""
-
-    LEARNED = "Learned"
-    PRIOR = "Prior"
-    STALE = "Stale"
-    OUT_OF_DISTRIBUTION = "OutOfDistribution"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +47,7 @@ class Prediction:
     p50_milliseconds: float
     p90_milliseconds: float
     bound_milliseconds: float
-    source: Source
+    source: PredictionSource
     terms: Mapping[str, float]
 
 

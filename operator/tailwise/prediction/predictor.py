@@ -8,9 +8,10 @@ from typing import Protocol
 import numpy as np
 
 from tailwise.api.hardware import NodeHardware
+from tailwise.api.inference_workload_status import PredictionSource
 from tailwise.api.profile import ModelProfile
 from tailwise.prediction.coefficients import Coefficients, coefficients
-from tailwise.prediction.prediction import Prediction, Question, Serving, Source
+from tailwise.prediction.prediction import Prediction, Question, Serving
 from tailwise.prediction.prior import UTILISATION_GRID, Latencies, QueryCost, latencies, served_cost
 from tailwise.prediction.quota import FloatArray
 from tailwise.prediction.tables import PredictionTable, UnknownLoad
@@ -55,7 +56,7 @@ class PriorPredictor:
             p50_milliseconds=float(result.p50[0]),
             p90_milliseconds=float(result.p90[0]),
             bound_milliseconds=float(widened[0]) * (known.errors.unknown_load_factor if unknown else 1.0),
-            source=Source.STALE if unknown else Source.PRIOR,
+            source=PredictionSource.STALE if unknown else PredictionSource.PRIOR,
             terms=_terms(cost, utilisation),
         )
 
@@ -72,7 +73,7 @@ class PriorPredictor:
                 utilisation=known.errors.unknown_load_utilisation,
                 bound_factor=known.errors.unknown_load_factor,
             ),
-            source=Source.PRIOR,
+            source=PredictionSource.PRIOR,
             version=self.version,
         )
 

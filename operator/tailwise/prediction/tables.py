@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tailwise.prediction.prediction import Source
+from tailwise.api.inference_workload_status import PredictionSource
 from tailwise.prediction.prior import UTILISATION_GRID
 from tailwise.prediction.quota import FloatArray
 
@@ -34,7 +34,7 @@ class PredictionTable:
     p90: FloatArray
     bound: FloatArray
     unknown: UnknownLoad
-    source: Source
+    source: PredictionSource
     version: int
 
     def at(self, utilisation: float | None, assumed: float = 0.0) -> tuple[float, float, float]:

@@ -4,9 +4,7 @@ import pytest
 
 from tailwise.api.conditions import ConditionType, EventReason, Reason
 from tailwise.api.crd import KINDS, custom_resource_definition, object_schema, structural, walk
-from tailwise.api.inference_workload_status import PredictionSource
 from tailwise.api.schema import MAX_RULE_MESSAGE, Kind, Schema
-from tailwise.prediction.prediction import Source
 
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 
@@ -92,7 +90,3 @@ def test_reasons_are_words_that_metav1_condition_admits(reason: str) -> None:
 
 def test_condition_types_are_unique_words() -> None:
     assert len({type_.value for type_ in ConditionType}) == len(ConditionType)
-
-
-def test_the_status_knows_the_same_sources_as_prediction() -> None:
-    assert {source.value for source in PredictionSource} == {source.value for source in Source}

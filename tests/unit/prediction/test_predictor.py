@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailwise.api.hardware import NodeHardware
+from tailwise.api.inference_workload_status import PredictionSource
 from tailwise.api.profile import ModelProfile
-from tailwise.prediction.prediction import NodeLoad, Prediction, Question, Serving, Source
+from tailwise.prediction.prediction import NodeLoad, Prediction, Question, Serving
 from tailwise.prediction.predictor import PriorPredictor
 from tests.unit.prediction.builders import node, profile, profile_of
 
@@ -57,8 +58,8 @@ def test_what_the_server_itself_spends_on_a_query_counts() -> None:
 def test_unknown_load_is_never_read_as_none() -> None:
     unknown = predict(profile(), Serving(None), cpu=None)
     idle = predict(profile(), Serving(None), cpu=0.0)
-    assert unknown.source is Source.STALE
-    assert idle.source is Source.PRIOR
+    assert unknown.source is PredictionSource.STALE
+    assert idle.source is PredictionSource.PRIOR
     assert unknown.bound_milliseconds > 1.3 * idle.bound_milliseconds
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import onnx
 import pytest
 
+from tailwise.api.inference_workload_status import PredictionSource
 from tailwise.prediction.artefact import ArtefactError, Refusal, load, load_directory
 from tailwise.prediction.learned import LearnedPredictor
 from tailwise.prediction.manifest import MANIFEST_FILE, MODEL_FILE, digest
-from tailwise.prediction.prediction import Serving, Source
+from tailwise.prediction.prediction import Serving
 from tailwise.prediction.predictor import PriorPredictor
 from tailwise.prediction.prior import UTILISATION_GRID
 from tailwise.training.run import Trained
@@ -33,7 +34,7 @@ def test_a_known_model_on_a_known_node_gets_what_was_learned(predictor: LearnedP
     prior = PriorPredictor()
     for hardware, bias in ((FAST, 1.0), (SLOW, 1.3)):
         learned = predictor.predict(question(CONV, hardware, 0.3))
-        assert learned.source is Source.LEARNED
+        assert learned.source is PredictionSource.LEARNED
         assert learned.p90_milliseconds == pytest.approx(
             bias * prior.predict(question(CONV, hardware, 0.3)).p90_milliseconds, rel=0.08
         )
@@ -44,7 +45,7 @@ def test_a_known_model_on_a_known_node_gets_what_was_learned(predictor: LearnedP
 def test_a_model_unlike_anything_seen_gets_the_priors_answer_and_says_so(predictor: LearnedPredictor) -> None:
     learned = predictor.predict(question(ALIEN, FAST))
     prior = PriorPredictor().predict(question(ALIEN, FAST))
-    assert learned.source is Source.OUT_OF_DISTRIBUTION
+    assert learned.source is PredictionSource.OUT_OF_DISTRIBUTION
     assert learned.p90_milliseconds == pytest.approx(prior.p90_milliseconds)
     assert learned.bound_milliseconds == pytest.approx(prior.bound_milliseconds)
 
@@ -52,7 +53,7 @@ def test_a_model_unlike_anything_seen_gets_the_priors_answer_and_says_so(predict
 def test_an_unseen_model_of_a_familiar_kind_is_bounded_more_widely(predictor: LearnedPredictor) -> None:
     new = profile(dense_flops=401 * 10**6, operator_count=60)
     learned, known = (predictor.predict(question(each, FAST)) for each in (new, CONV))
-    assert learned.source is Source.LEARNED
+    assert learned.source is PredictionSource.LEARNED
     assert (
         learned.bound_milliseconds / learned.p90_milliseconds
         > known.bound_milliseconds / known.p90_milliseconds
@@ -61,7 +62,7 @@ def test_an_unseen_model_of_a_familiar_kind_is_bounded_more_widely(predictor: Le
 
 def test_an_unknown_load_is_stale_and_bounded_more_widely(predictor: LearnedPredictor) -> None:
     unknown = predictor.predict(question(CONV, FAST, None))
-    assert unknown.source is Source.STALE
+    assert unknown.source is PredictionSource.STALE
     assert unknown.bound_milliseconds > predictor.predict(question(CONV, FAST, 0.3)).bound_milliseconds
 
 
