@@ -1,6 +1,7 @@
 """Effective capacity of nodes (equations 6 to 8), with the load of pods that were placed a moment ago.
 
-All arrays have shape (nodes,). NaN is unknown and stays unknown: a node that nobody measured is not idle.
+All arrays have shape (nodes,), or (loads,) where one node is asked for at several loads. NaN is unknown and
+stays unknown: a node that nobody measured is not idle.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class EffectiveCapacity:
-    """Equation (8): cores and clock that are left, each (nodes,)."""
+    """Equation (8): cores and clock that are left, each of the utilisation's shape."""
 
     cores: Floats
     megahertz: Floats
@@ -26,7 +27,8 @@ def effective_capacity(
 ) -> EffectiveCapacity:
     """CPU_eff = CPU x (1 - U_C) and FREQ_eff = FREQ x (1 - U_F), equations (6) and (7).
 
-    ``utilisation`` and ``frequency_utilisation`` are fractions; what is measured past 1 counts as 1.
+    ``utilisation`` and ``frequency_utilisation`` are fractions; what is measured past 1 counts as 1. A node's
+    own figures may be scalars.
     """
     return EffectiveCapacity(
         cores=capacity_cores * (1.0 - np.clip(utilisation, 0.0, 1.0)),

@@ -1,9 +1,9 @@
-"""What of a node a pod can use: equations (6) to (8), and a fair share where its threads do not fit.
+"""What of a node a pod can use: a fair share where its threads do not fit in what is left.
 
-Equation (6) leaves ``CPU (1 - U_C)`` cores. Where the pod's threads fit in that, they run at full speed.
-Where they do not, the kernel shares by weight, not by who came first: among ``T`` threads of the pod and
-others that keep ``CPU U_C`` cores busy the pod gets ``CPU T / (T + CPU U_C)`` (a thread beside a busy loop on
-one core takes 2.03 times as long, not for ever). The same holds for a quota above the pods.
+Equation (6) leaves ``CPU (1 - U_C)`` cores (``domain.capacity``). Where the pod's threads fit in that, they
+run at full speed. Where they do not, the kernel shares by weight, not by who came first: among ``T`` threads
+of the pod and others that keep ``CPU U_C`` cores busy the pod gets ``CPU T / (T + CPU U_C)`` (a thread beside
+a busy loop on one core takes 2.03 times as long, not for ever). The same holds for a quota above the pods.
 """
 
 from __future__ import annotations
@@ -13,16 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tailwise.api.hardware import NodeHardware
-from tailwise.prediction.prediction import NodeLoad, Serving
+from tailwise.prediction.prediction import Serving
 from tailwise.prediction.quota import FloatArray, Quota
-
-
-@dataclass(frozen=True, slots=True)
-class EffectiveCapacity:
-    """{CPU_eff, FREQ_eff} of equation (8); the clock is None where it cannot be known."""
-
-    cores: float
-    megahertz: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +23,6 @@ class Share:
 
     rate_cores: FloatArray
     quotas: tuple[Quota, ...]
-
-
-def effective_capacity(hardware: NodeHardware, load: NodeLoad) -> EffectiveCapacity:
-    """Equations (6) to (8). Unknown utilisation is not zero: ValueError when ``load.cpu`` is None."""
-    if load.cpu is None:
-        raise ValueError(f"node {hardware.node}: CPU utilisation is unknown; equation (6) needs it")
-    clock = hardware.maximum_megahertz or hardware.base_megahertz or hardware.current_megahertz
-    return EffectiveCapacity(
-        cores=hardware.capacity_cores * (1 - min(1.0, max(0.0, load.cpu))),
-        megahertz=None if clock is None else clock * (1 - min(1.0, max(0.0, load.frequency or 0.0))),
-    )
 
 
 def busy_threads(capacity_cores: float, utilisation: FloatArray) -> FloatArray:

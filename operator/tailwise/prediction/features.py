@@ -16,6 +16,7 @@ import numpy as np
 from tailwise.api.hardware import NodeHardware
 from tailwise.api.profile import ModelProfile, WorkTerms
 from tailwise.api.training_policy import FeatureSet
+from tailwise.domain.capacity import effective_capacity
 from tailwise.prediction.capacity import pod_share
 from tailwise.prediction.coefficients import Coefficients, coefficients
 from tailwise.prediction.prediction import Question, Serving
@@ -146,10 +147,15 @@ def _paper(
 ) -> dict[str, FloatArray | float]:
     """Equations (1) to (8): CPU_eff, FREQ_eff, M in MiB, F."""
     clock = hardware.maximum_megahertz or hardware.base_megahertz or hardware.current_megahertz
-    used = 0.0 if frequency is None else np.clip(np.nan_to_num(frequency), 0.0, 1.0)
+    left = effective_capacity(
+        np.asarray(hardware.capacity_cores),
+        utilisation,
+        np.asarray(np.nan if clock is None else clock),
+        np.zeros_like(utilisation) if frequency is None else np.nan_to_num(frequency),
+    )
     return {
-        "effective_cores": hardware.capacity_cores * (1 - np.clip(utilisation, 0.0, 1.0)),
-        "effective_megahertz": np.nan if clock is None else clock * (1 - used),
+        "effective_cores": left.cores,
+        "effective_megahertz": left.megahertz,
         "parameter_mebibytes": profile.parameter_mebibytes,
         "flops": float(profile.flops),
     }
