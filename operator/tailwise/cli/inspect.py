@@ -1,7 +1,7 @@
 """``tailwise inspect PATH_OR_URL``: a model's FLOPs, parameters and operators, from its graph alone.
 
-Exit codes: 0 all operators are counted, 1 the model cannot be read, 2 wrong usage, 3 the profile is
-Partial (and printed all the same).
+Exit codes: 0 all operators are counted, 2 bad input (a model that cannot be read, or wrong options), 3 the
+profile is Partial (and printed all the same).
 """
 
 from __future__ import annotations
@@ -9,19 +9,24 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import yaml
+
 from tailwise.api.profile import Completeness, ModelProfile
+from tailwise.cli.waiting import shown_while_waiting
 from tailwise.models import errors
 from tailwise.models.addresses import AddressPolicy, Network
+from tailwise.models.credentials import credentials
 from tailwise.models.errors import InspectionError
 from tailwise.models.inspection import InspectionLimits, InspectionRequest, inspect
+from tailwise.models.report import write_report
 
-EXIT_ERROR, EXIT_PARTIAL = 1, 3
-_BAR_WIDTH = 30
+EXIT_BAD_INPUT, EXIT_PARTIAL = 2, 3
 
 # What a message of the reader itself leaves to say to who sits before a shell.
 _WAYS_OUT = {
@@ -64,20 +69,34 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--timeout", type=_seconds, default=120.0, metavar="SECONDS", help="give up after (120)"
     )
-    parser.add_argument("--output", choices=("table", "json"), default="table", help="for people or programs")
+    parser.add_argument(
+        "--credentials-directory",
+        type=Path,
+        metavar="DIR",
+        help="a mounted Secret with credentials of the model's store, beside those of the environment",
+    )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write the answer there as an inspection Job does, whatever it is, and print nothing",
+    )
+    parser.add_argument(
+        "--output", choices=("table", "json", "yaml"), default="table", help="for people, or for programs"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Inspect and print; returns the exit code."""
+    if arguments.report is not None:
+        return write_report(arguments.report, request_of(arguments))
     try:
-        profile = inspect(request_of(arguments))
+        with shown_while_waiting(f"reading {arguments.model}"):
+            profile = inspect(request_of(arguments))
     except InspectionError as error:
         print(f"tailwise inspect: {failure(arguments.model, error)}", file=sys.stderr)
-        return EXIT_ERROR
-    if arguments.output == "json":
-        print(json.dumps(profile.model_dump(mode="json", by_alias=True), indent=2))
-    else:
-        print(table(arguments.model, profile))
+        return EXIT_BAD_INPUT
+    _print(arguments.model, profile, arguments.output)
     if profile.completeness is Completeness.PARTIAL:
         print(
             f"tailwise inspect: the profile is Partial, {profile.unresolved_count} operators are not counted",
@@ -108,6 +127,7 @@ def request_of(arguments: argparse.Namespace) -> InspectionRequest:
         addresses=AddressPolicy(allowed_networks=tuple(arguments.allow_address), allow_local=True),
         allow_http=True,
         allow_files=True,
+        environment=credentials(os.environ, arguments.credentials_directory),
         limits=InspectionLimits(wall_seconds=arguments.timeout),
     )
 
@@ -118,41 +138,17 @@ def url_of(word: str) -> str:
     return word if scheme else Path(word).absolute().as_uri()
 
 
-def table(model: str, profile: ModelProfile) -> str:
-    """The profile for people."""
-    kinds = profile.flops_by_kind
-    lines = [
-        model,
-        f"  FLOPs             {_figure(profile.flops)}  ({profile.flops})",
-    ]
-    for name in ("convolution", "matmul", "activation", "pooling", "normalization", "other"):
-        flops = getattr(kinds, name)
-        share = flops / profile.flops if profile.flops else 0.0
-        bar = "#" * round(share * _BAR_WIDTH)
-        lines.append(f"    {name:<15} {_figure(flops)}  {share:6.1%}  {bar}".rstrip())
-    lines += [
-        f"  Parameters        {_figure(profile.parameters)}  ({profile.parameters}, {profile.precision}, "
-        f"{profile.parameter_mebibytes:.2f} MiB)",
-        f"  Activations       {profile.activation_bytes / 2**20:9.2f} MiB at batch size {profile.batch_size}",
-        f"  Graph             {sum(profile.operators.values())} operators, depth {profile.depth}, "
-        f"opset {profile.opset}",
-        f"  Read              {profile.bytes_read} of {profile.file_bytes} bytes",
-        "  Operators         "
-        + ", ".join(f"{name} {count}" for name, count in list(profile.operators.items())[:12])
-        + (", ..." if len(profile.operators) > 12 else ""),
-    ]
-    if profile.unresolved:
-        lines.append(f"  Not counted       {profile.unresolved_count} ({profile.counted_percent} % counted)")
-        lines += [f"    {entry.operator} {entry.node}: {entry.reason}" for entry in profile.unresolved[:20]]
-    return "\n".join(lines)
+def _print(model: str, profile: ModelProfile, output: str) -> None:
+    """Print the profile as it was asked for; what only people need is imported only for them."""
+    document = profile.model_dump(mode="json", by_alias=True)
+    if output == "json":
+        print(json.dumps(document, indent=2))
+    elif output == "yaml":
+        print(yaml.safe_dump(document, sort_keys=False), end="")
+    else:
+        from tailwise.cli.profile_table import print_profile  # noqa: PLC0415
 
-
-def _figure(value: float) -> str:
-    """A number with three decimals and the letter of its magnitude, nine characters wide."""
-    for letter, factor in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= factor:
-            return f"{value / factor:7.3f} {letter}"
-    return f"{value:7.0f}  "
+        print_profile(model, profile)
 
 
 def _positive(word: str) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tailwise.cli.main import main
 from tailwise.models import inspection
 from tailwise.models.addresses import AddressPolicy
 from tailwise.models.errors import (
@@ -180,52 +178,6 @@ def test_no_file_is_a_traceback(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(InspectionError) as caught:
         inspect(of_file(path))
     assert not isinstance(caught.value, InspectionCrashed)
-
-
-def test_the_command_prints_the_profile_as_json(decoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["inspect", str(decoder), "--output", "json"]) == 0
-    printed = json.loads(capsys.readouterr().out)
-    assert printed["parameters"] == 36_739
-    assert printed["flops"] == sum(printed["flopsByKind"].values())
-    wanted = {"parameterBytes", "activationBytes", "fileBytes", "bytesRead", "operators", "unresolved"}
-    assert wanted <= set(printed)
-
-
-def test_the_command_prints_a_table(decoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["inspect", str(decoder)]) == 0
-    assert "convolution" in capsys.readouterr().out
-
-
-def test_the_command_exits_with_one_and_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["inspect", "/no/such/model.onnx"]) == 1
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("tailwise inspect: /no/such/model.onnx: ModelNotFound: ")
-
-
-def test_the_command_exits_with_three_when_partial(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
-    node = helper.make_node("Unheard", ["x"], ["y"], name="odd", domain="com.example")
-    model = helper.make_model(
-        helper.make_graph([node], "g", [x], [y]),
-        opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("com.example", 1)],
-    )
-    onnx.save(model, tmp_path / "m.onnx")
-    assert main(["inspect", str(tmp_path / "m.onnx"), "--output", "json"]) == 3
-    printed = json.loads(capsys.readouterr().out)
-    assert printed["completeness"] == "Partial"
-    assert printed["unresolved"][0]["node"] == "odd"
-    assert printed["unresolved"][0]["operator"] == "com.example.Unheard"
-
-
-@pytest.mark.parametrize("words", [["--batch-size", "0"], ["--input-shape", "x"], ["--allow-address", "y"]])
-def test_wrong_options_exit_with_two(words: list[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["inspect", "m.onnx", *words])
-    assert caught.value.code == 2
 
 
 def test_a_model_that_claims_more_than_it_holds_is_no_model(tmp_path: Path) -> None:
