@@ -135,9 +135,13 @@ def read_node(path: Path) -> NodeHardware:
 def _profile(arguments: argparse.Namespace) -> ModelProfile:
     if arguments.model.endswith((".json", ".yaml", ".yml")):
         return _read_profile(Path(arguments.model), arguments.batch_size)
-    asked = argparse.Namespace(
-        **vars(arguments) | {"sha256": None, "allow_address": [], "timeout": INSPECTION_SECONDS}
-    )
+    of_inspect_alone = {
+        "sha256": None,
+        "allow_address": [],
+        "credentials_directory": None,
+        "timeout": INSPECTION_SECONDS,
+    }
+    asked = argparse.Namespace(**vars(arguments) | of_inspect_alone)
     return inspect(request_of(asked))
 
 
