@@ -20,7 +20,7 @@ from tailwise.domain.capacity import effective_capacity
 from tailwise.prediction.capacity import pod_share
 from tailwise.prediction.coefficients import Coefficients, coefficients
 from tailwise.prediction.prediction import Question, Serving
-from tailwise.prediction.prior import Latencies, QueryCost, latencies, query_cost, work_units
+from tailwise.prediction.prior import Latencies, QueryCost, latencies, served_cost, work_units
 from tailwise.prediction.quota import FloatArray, sustained_cores
 
 PAPER_FEATURES = ("effective_cores", "effective_megahertz", "parameter_mebibytes", "flops")
@@ -40,6 +40,7 @@ EXTENDED_FEATURES = (
     "concurrency",
     "requests_per_second",
     "threads",
+    "server_overhead_milliseconds",
     "cpu_limit_cores",
     "pod_cores",
     "throttled_queries",
@@ -108,7 +109,7 @@ def feature_rows(
     same places, where it is known already; else one play of the prior serves all.
     """
     known = known or coefficients()
-    cost = query_cost(profile, hardware, serving.threads, known)
+    cost = served_cost(profile, hardware, serving, known)
     assumed = np.where(np.isnan(utilisation), known.errors.unknown_load_utilisation, utilisation)
     prior = played or latencies(cost, serving, hardware, assumed, known.query_sigma)
     columns = _paper(profile, hardware, utilisation, frequency)
@@ -181,6 +182,7 @@ def _extended(
         "concurrency": float(serving.concurrency),
         "requests_per_second": np.nan if serving.requests_per_second is None else serving.requests_per_second,
         "threads": float(serving.threads),
+        "server_overhead_milliseconds": serving.overhead_milliseconds,
         "cpu_limit_cores": serving.cpu_limit_millicores / 1000
         if serving.cpu_limit_millicores
         else float(hardware.cores),

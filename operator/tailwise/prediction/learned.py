@@ -20,7 +20,7 @@ from tailwise.prediction.features import feature_rows, profile_key
 from tailwise.prediction.manifest import Manifest, Target
 from tailwise.prediction.prediction import Prediction, Question, Serving
 from tailwise.prediction.predictor import PriorPredictor
-from tailwise.prediction.prior import UTILISATION_GRID, Latencies, latencies, query_cost
+from tailwise.prediction.prior import UTILISATION_GRID, Latencies, latencies, served_cost
 from tailwise.prediction.quota import FloatArray
 from tailwise.prediction.tables import PredictionTable, UnknownLoad
 
@@ -37,11 +37,13 @@ class Response:
     known: np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 
-def respond(manifest: Manifest, answers: Answers, base: FloatArray, offsets: FloatArray) -> Response:
+def respond(
+    manifest: Manifest, answers: Answers, base: FloatArray, offsets: FloatArray, least_factor: float = 1.0
+) -> Response:
     """What the graph's answers mean.
 
     ``base``: the prior's P90 where answers are ratios to it, else ones; (rows,). ``offsets``: calibration,
-    (rows,).
+    (rows,). ``least_factor``: the bound is at least so many times the P90.
     """
     target = np.clip(answers.target, *manifest.target_range)
     if manifest.target is Target.LOG_RATIO_TO_PRIOR:
@@ -50,7 +52,7 @@ def respond(manifest: Manifest, answers: Answers, base: FloatArray, offsets: Flo
     else:
         p90 = np.maximum(target, 1e-3)
         bound = np.exp(answers.upper + offsets)
-    return Response(p90, np.maximum(bound, p90), answers.distance <= OUT_OF_DISTRIBUTION)
+    return Response(p90, np.maximum(bound, p90 * least_factor), answers.distance <= OUT_OF_DISTRIBUTION)
 
 
 class LearnedPredictor:
@@ -106,15 +108,17 @@ class LearnedPredictor:
         More load is never faster: each is the worst at this or any lower load.
         """
         manifest, measured = self._artefact.manifest, coefficients()
-        cost = query_cost(profile, hardware, serving.threads, measured)
+        cost = served_cost(profile, hardware, serving, measured)
         prior = latencies(cost, serving, hardware, utilisation, measured.query_sigma)
         seen, place = np.unique(np.clip(utilisation, *manifest.utilisation_range), return_inverse=True)
         # What the prior said at the loads that were seen is known from the table itself.
         at_seen = Latencies(np.interp(seen, utilisation, prior.p50), np.interp(seen, utilisation, prior.p90))
         made = feature_rows(profile, serving, hardware, seen, manifest.feature_set, played=at_seen)
         answers = self._artefact.run(made.values)
-        offset = manifest.calibration.offset(hardware.node_class, seen=profile_key(profile) in self._seen)
-        response = respond(manifest, answers, at_seen.p90, np.full(len(seen), offset))
+        is_seen = profile_key(profile) in self._seen
+        offset = manifest.calibration.offset(hardware.node_class, seen=is_seen)
+        factor = 1.0 if is_seen else manifest.calibration.unseen_factor
+        response = respond(manifest, answers, at_seen.p90, np.full(len(seen), offset), factor)
         # How much more than the prior says, carried beyond the loads that were seen.
         ratio = (response.p90 / at_seen.p90)[place]
         width = (response.bound / at_seen.p90)[place]

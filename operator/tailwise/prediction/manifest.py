@@ -33,13 +33,16 @@ class BoundCalibration(Document):
     """One-sided split-conformal calibration: what is added to the logarithm of the predicted quantile.
 
     ``by_node_class`` holds classes with samples enough (Mondrian), ``pooled`` serves the others. ``unseen``
-    is the least for models that were not among those trained on, from families left out in turn.
+    is the least for models that were not among those trained on, from families left out in turn; so few
+    families may all be alike, so that ``unseen_factor`` times the P90 is the least too: what the prior's own
+    bound allows for, from the many families it was validated on.
     """
 
     coverage_percent: int = Field(ge=50, le=99)
     pooled: float
     by_node_class: dict[str, float] = Field(default_factory=dict)
     unseen: float
+    unseen_factor: float = Field(ge=1)
 
     def offset(self, node_class: str, *, seen: bool) -> float:
         """What to add for a node of this class and a model that was seen or was not."""

@@ -87,7 +87,9 @@ async def observe_latency(
     """
     if not pods:
         return _none(NoLatency.NO_PODS, f"InferenceWorkload {namespace}/{workload} has no placed pods")
-    server = _server(metrics, namespace, workload, pods, percentile)
+    # Names of pods are lower-case letters, digits, hyphens and dots: only the dot is special.
+    pattern = "|".join(pod.replace(".", "[.]") for pod in sorted(pods))
+    server = bound_queries(metrics, namespace, workload, pattern, percentile)
     query = _query(server, percentile / 100)
     try:
         vector = await prometheus.instant(query, f"latency of {namespace}/{workload}")
@@ -97,25 +99,41 @@ async def observe_latency(
 
 
 @dataclass(frozen=True, slots=True)
-class _Bound:
-    """A server's queries with everything filled in."""
+class BoundQueries:
+    """A server's queries with everything filled in; ``samples`` and ``resets`` are of its counter."""
 
     buckets: str | None
     quantile: str | None
     rate: str | None
     sampled_at: str | None
+    samples: str | None
+    resets: str | None
     unit: LatencyUnit
     hint: str
 
+    @property
+    def counted(self) -> str | None:
+        """The rate of requests by pod: asked for, or what the histogram counts."""
+        if self.rate is not None:
+            return f"sum by (pod) ({self.rate})"
+        if self.buckets is None:
+            return None
+        # Native histograms know their count; of classic ones the highest bucket holds it.
+        native = f"histogram_count(sum by (pod) ({self.buckets}))"
+        return f"({native} or max by (pod) (sum by (pod, le) ({self.buckets})))"
 
-def _server(
-    metrics: ServingMetrics, namespace: str, workload: str, pods: Sequence[str], percentile: int
-) -> _Bound:
+
+def bound_queries(
+    metrics: ServingMetrics, namespace: str, workload: str, pods_pattern: str, percentile: int
+) -> BoundQueries:
+    """The queries of ``spec.metrics`` for the pods whose names match a regular expression.
+
+    Raises ValueError: preset Custom without queries.
+    """
     values = {
         "namespace": namespace,
         "workload": workload,
-        # Names of pods are lower-case letters, digits, hyphens and dots: only the dot is special.
-        "pods": "|".join(pod.replace(".", "[.]") for pod in sorted(pods)),
+        "pods": pods_pattern,
         "window": f"{metrics.window_seconds}s",
         "quantile": f"{percentile / 100:g}",
     }
@@ -133,11 +151,13 @@ def _server(
         )
     else:
         server = SERVERS[metrics.preset]
-    return _Bound(
+    return BoundQueries(
         _fill(server.buckets, values),
         _fill(server.quantile, values),
         _fill(server.requests_per_second, values),
         _fill(server.sampled_at, values),
+        _fill(server.samples, values),
+        _fill(server.resets, values),
         server.unit,
         server.hint,
     )
@@ -151,7 +171,7 @@ def _fill(template: str | None, values: Mapping[str, str]) -> str | None:
     return template
 
 
-def _query(server: _Bound, quantile: float) -> str:
+def _query(server: BoundQueries, quantile: float) -> str:
     parts: list[tuple[_Part, str]] = []
     if server.buckets is not None:
         buckets = server.buckets
@@ -163,18 +183,16 @@ def _query(server: _Bound, quantile: float) -> str:
             parts.append((part, f"histogram_quantile({share:g}, sum by (pod, le) ({buckets}))"))
     elif server.quantile is not None:
         parts.append((_Part.POD, f"max by (pod) ({server.quantile})"))
-    if server.rate is not None:
-        parts.append((_Part.RATE, f"sum by (pod) ({server.rate})"))
-    elif server.buckets is not None:
-        # Native histograms know their count; of classic ones the highest bucket holds it.
-        counted = f"histogram_count(sum by (pod) ({server.buckets}))"
-        parts.append((_Part.RATE, f"({counted} or max by (pod) (sum by (pod, le) ({server.buckets})))"))
+    if server.counted is not None:
+        parts.append((_Part.RATE, server.counted))
     if server.sampled_at is not None:
         parts.append((_Part.TIME, f"max by (pod) ({server.sampled_at})"))
     return " or ".join(f'label_replace({query}, "{_PART}", "{part}", "", "")' for part, query in parts)
 
 
-def _observation(vector: Vector, server: _Bound, metrics: ServingMetrics, name: str) -> LatencyObservation:
+def _observation(
+    vector: Vector, server: BoundQueries, metrics: ServingMetrics, name: str
+) -> LatencyObservation:
     parts = _by_part(vector.samples)
     window = metrics.window_seconds
     rates = {pod: rate for pod, rate in parts[_Part.RATE].items() if math.isfinite(rate)}
@@ -195,7 +213,7 @@ def _observation(vector: Vector, server: _Bound, metrics: ServingMetrics, name: 
     def made(value: float, pods: Sequence[str], is_bound: bool = False) -> Latency:
         counted = [rates[pod] * window for pod in pods if pod in rates]
         return Latency(
-            value * _MILLISECONDS[server.unit],
+            value * MILLISECONDS[server.unit],
             sum(counted) if counted else None,
             _time(vector, [parts[_Part.TIME][pod] for pod in pods if pod in parts[_Part.TIME]]),
             is_bound,
@@ -211,13 +229,13 @@ def _observation(vector: Vector, server: _Bound, metrics: ServingMetrics, name: 
     if value == parts[_Part.WORKLOAD_HIGHEST].get("") or not math.isfinite(value):
         message = (
             f"the latency of {name} lies above the last bucket of its histogram, "
-            f"{value * _MILLISECONDS[server.unit]:g} ms: give the server buckets beyond the SLO"
+            f"{value * MILLISECONDS[server.unit]:g} ms: give the server buckets beyond the SLO"
         )
         return LatencyObservation(None, pods, NoLatency.ABOVE_BUCKETS, message)
     return LatencyObservation(made(value, tuple(served)), pods)
 
 
-_MILLISECONDS: Mapping[LatencyUnit, float] = {
+MILLISECONDS: Mapping[LatencyUnit, float] = {
     LatencyUnit.SECONDS: 1000.0,
     LatencyUnit.MILLISECONDS: 1.0,
     LatencyUnit.MICROSECONDS: 0.001,

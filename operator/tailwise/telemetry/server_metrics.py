@@ -21,7 +21,8 @@ class ServerMetrics:
 
     ``buckets`` answers rates by pod and le (or native histograms by pod); ``quantile`` answers a summary's
     quantile by pod; one of the two is None. ``requests_per_second`` None: the buckets' own count.
-    ``sampled_at`` answers Unix seconds of the newest sample by pod; None: the time of the answer.
+    ``sampled_at`` answers Unix seconds of the newest sample by pod; None: the time of the answer. ``samples``
+    and ``resets`` answer how often the counter was scraped in the window, and how often it fell, by pod.
     """
 
     buckets: str | None
@@ -30,6 +31,8 @@ class ServerMetrics:
     sampled_at: str | None
     unit: LatencyUnit
     hint: str
+    samples: str | None = None
+    resets: str | None = None
 
 
 def _histogram(name: str, unit: LatencyUnit, hint: str, labels: str = "") -> ServerMetrics:
@@ -42,7 +45,13 @@ def _histogram(name: str, unit: LatencyUnit, hint: str, labels: str = "") -> Ser
         sampled_at=f"timestamp({name}_count{selector}) or timestamp({name}{selector})",
         unit=unit,
         hint=hint,
+        samples=_of_counter("count_over_time", f"{name}_count{selector}", f"{name}{selector}"),
+        resets=_of_counter("resets", f"{name}_count{selector}", f"{name}{selector}"),
     )
+
+
+def _of_counter(function: str, *series: str) -> str:
+    return " or ".join(f"{function}({each}[$window])" for each in series)
 
 
 _SCRAPED = "check that Prometheus scrapes the pods and sets the labels namespace and pod"
@@ -78,6 +87,8 @@ SERVERS: Mapping[ServingPreset, ServerMetrics] = MappingProxyType(
             requests_per_second=f"rate(nv_inference_request_summary_us_count{{{_PODS}}}[$window])",
             sampled_at=f"timestamp(nv_inference_request_summary_us_count{{{_PODS}}})",
             unit=LatencyUnit.MICROSECONDS,
+            samples=_of_counter("count_over_time", f"nv_inference_request_summary_us_count{{{_PODS}}}"),
+            resets=_of_counter("resets", f"nv_inference_request_summary_us_count{{{_PODS}}}"),
             hint="start tritonserver with --metrics-config summary_latencies=true and, for a percentile "
             "other than 50, 90, 95, 99 and 99.9, --metrics-config summary_quantiles",
         ),

@@ -116,6 +116,7 @@ def _row(raw: Mapping[str, Any], documents: Documents, now: float) -> Row:
             concurrency=_integer(raw, "concurrency", least=1) or 1,
             requests_per_second=coarse_rate(rate) if rate else None,
             cpu_request_millicores=_integer(raw, "cpu_request_millicores", least=0) or 0,
+            overhead_milliseconds=_number(raw, "server_overhead_milliseconds") or 0.0,
         ),
         cpu_utilisation=_others(raw, hardware),
         frequency_utilisation=_share(raw, "frequency_utilisation"),

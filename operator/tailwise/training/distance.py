@@ -24,7 +24,9 @@ _NODE = (
     "copy_gigabytes_per_second_per_core", "operator_overhead_nanoseconds", "l2_cache_mebibytes",
     "l3_cache_mebibytes", "has_avx512", "effective_megahertz",
 )  # fmt: skip
-_SERVING = ("cpu_limit_cores", "threads", "concurrency", "requests_per_second")
+_SERVING = (
+    "cpu_limit_cores", "threads", "server_overhead_milliseconds", "concurrency", "requests_per_second",
+)  # fmt: skip
 _MODEL = ("flops", "parameter_mebibytes", "moved_bytes", "flops_per_byte", "operator_count", "batch_size")
 _KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"model": _MODEL, "node": _NODE, "serving": _SERVING}

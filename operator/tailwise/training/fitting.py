@@ -11,6 +11,7 @@ import numpy as np
 
 from tailwise.api.training_policy import Calibration, FeatureSet
 from tailwise.prediction.artefact import Answers
+from tailwise.prediction.coefficients import coefficients
 from tailwise.prediction.learned import OUT_OF_DISTRIBUTION
 from tailwise.prediction.manifest import BoundCalibration
 from tailwise.prediction.quota import FloatArray
@@ -117,7 +118,8 @@ def predicted(version: Version, rows: Matrix) -> Predicted:
         ]
     )
     bound = rows.base * np.exp(answers.upper + offsets)
-    return Predicted(p90, np.maximum(bound, p90), answers.distance <= OUT_OF_DISTRIBUTION)
+    least = p90 * np.where(seen, 1.0, version.calibration.unseen_factor)
+    return Predicted(p90, np.maximum(bound, least), answers.distance <= OUT_OF_DISTRIBUTION)
 
 
 def conformal_offset(scores: FloatArray, share: float) -> float:
@@ -149,12 +151,14 @@ def _calibration(
         if len(own) >= settings.min_samples_per_node_class:
             by_class[node_class] = conformal_offset(own, share)
     pooled = conformal_offset(scores, share)
+    known = coefficients().errors
     unseen = _family_scores(training, share, seed, threads)
     return BoundCalibration(
         coverage_percent=settings.coverage_percent,
         pooled=pooled,
         by_node_class=by_class,
         unseen=max(pooled, conformal_offset(unseen, share)) if len(unseen) else pooled,
+        unseen_factor=known.cpu_time_factor * known.run_factor,
     )
 
 

@@ -71,6 +71,12 @@ COLUMNS = (
     Column("cpu_limit_millicores", ColumnKind.INTEGER, False, "The pod's CPU limit; null or 0: none."),
     Column("cpu_request_millicores", ColumnKind.INTEGER, False, "The pod's CPU request; null: 0."),
     Column("threads", ColumnKind.INTEGER, False, "Threads that one query runs on; null: 1."),
+    Column(
+        "server_overhead_milliseconds",
+        ColumnKind.NUMBER,
+        False,
+        "CPU time of a query that the server spends beside the model, on the reference node; null: 0.",
+    ),
     Column("concurrency", ColumnKind.INTEGER, False, "Queries in flight in a closed loop; null: 1."),
     Column(
         "requests_per_second",

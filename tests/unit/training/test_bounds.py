@@ -45,7 +45,9 @@ def test_of_too_few_scores_the_largest_bounds() -> None:
 
 
 def test_a_class_with_samples_enough_has_an_offset_of_its_own_and_an_unseen_model_the_wider() -> None:
-    known = BoundCalibration(coverage_percent=90, pooled=0.2, by_node_class={"a": 0.1}, unseen=0.5)
+    known = BoundCalibration(
+        coverage_percent=90, pooled=0.2, by_node_class={"a": 0.1}, unseen=0.5, unseen_factor=1.2
+    )
     assert known.offset("a", seen=True) == 0.1
     assert known.offset("b", seen=True) == 0.2
     assert known.offset("a", seen=False) == 0.5
