@@ -6,7 +6,7 @@ A group is named as kubelet names it, `/CLUSTER/NODE`, from the root of each hie
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,6 +53,23 @@ def ensure(group: str, *, cores: float | None = None) -> None:
             directory.mkdir(exist_ok=True)
             _fill_cpuset(parent, directory)
     _limit(group, cores)
+
+
+def confine(group: str, cpus: Sequence[int]) -> None:
+    """Let the groups below run on these CPUs alone; what is made below them later inherits that.
+
+    On v1 the group itself keeps all, because kubelet gives its own below it all of the machine when it starts
+    and dies where that is refused: call this after it.
+    """
+    if is_v2():
+        _path("", group, "cpuset.cpus").write_text(",".join(map(str, cpus)))
+        return
+    top = _ROOT / "cpuset" / group.strip("/")
+    # The deepest first: a parent may not give up a CPU that a child has.
+    for directory, _, _ in os.walk(top, topdown=False):
+        if Path(directory) != top:
+            with suppress(FileNotFoundError):  # a pod that ended meanwhile
+                (Path(directory) / "cpuset.cpus").write_text(",".join(map(str, cpus)))
 
 
 def cpu_seconds(group: str) -> float:

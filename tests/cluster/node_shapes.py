@@ -1,7 +1,8 @@
 """What each real node of a cluster is like, read from one YAML file (real_nodes/paper.yaml is one)."""
 
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,25 @@ class NodeShape:
 def machine_cores() -> int:
     """Cores of this machine as kubelet counts them."""
     return os.cpu_count() or 1
+
+
+def cpus_of(shapes: Sequence[NodeShape], cpus: Sequence[int]) -> Mapping[str, tuple[int, ...]]:
+    """The CPUs of the machine that each node with a quota runs on, as few as its cores need.
+
+    A part of a core spread over several CPUs is no slow core: whoever happens to be alone on one of them gets
+    half of the quota. The largest nodes choose first, each the CPUs that the fewest cores were promised on.
+    """
+    promised = dict.fromkeys(cpus, 0.0)
+    chosen: dict[str, tuple[int, ...]] = {}
+    for shape in sorted(shapes, key=lambda shape: -(shape.cores or 0.0)):
+        if shape.cores is None:
+            continue
+        wanted = min(len(promised), math.ceil(shape.cores))
+        own = sorted(promised, key=lambda cpu: (promised[cpu], cpu))[:wanted]
+        for cpu in own:
+            promised[cpu] += shape.cores / wanted
+        chosen[shape.name] = tuple(sorted(own))
+    return chosen
 
 
 def machine_mebibytes() -> int:

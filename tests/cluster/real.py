@@ -123,6 +123,9 @@ def up(
             name, control_plane.kubeconfig, control_plane, network, nodes, programs / "kubectl"
         )
         _wait_for_nodes(cluster, kubelets, progress)
+        for node in nodes:
+            if node.cpus:
+                cgroups.confine(node.group, node.cpus)
         seconds = time.monotonic() - began
         progress(f"cluster {name}: {len(nodes)} nodes Ready in {seconds:.0f} s")
         progress(f"  export KUBECONFIG={cluster.kubeconfig}")
@@ -284,6 +287,7 @@ def _is_ready(node: Mapping[str, Any]) -> bool:
 
 
 def _nodes(name: str, network: hosts.HostNetwork, shapes: Sequence[NodeShape]) -> tuple[RealNode, ...]:
+    cpus = node_shapes.cpus_of(shapes, sorted(os.sched_getaffinity(0)))
     return tuple(
         RealNode(
             cluster=name,
@@ -294,6 +298,7 @@ def _nodes(name: str, network: hosts.HostNetwork, shapes: Sequence[NodeShape]) -
             address=network.node_address(number),
             pods=network.pod_range(number),
             api_server=f"https://{network.control_plane_address}:{API_PORT}",
+            cpus=cpus.get(shape.name, ()),
         )
         for number, shape in enumerate(shapes, start=1)
     )

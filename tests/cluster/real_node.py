@@ -16,7 +16,10 @@ KUBELET_PORT = 10250
 
 @dataclass(frozen=True, slots=True)
 class RealNode:
-    """What is fixed about one node of one cluster. `directory` is the cluster's, `number` counts from 1."""
+    """What is fixed about one node of one cluster. `directory` is the cluster's, `number` counts from 1.
+
+    `cpus` are those of the machine that its pods may run on; none named: all.
+    """
 
     cluster: str
     directory: Path
@@ -26,6 +29,7 @@ class RealNode:
     address: IPv4Address
     pods: IPv4Network
     api_server: str
+    cpus: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:

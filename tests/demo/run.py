@@ -24,6 +24,7 @@ from tests.demo.target import Target
 
 CHART = Path(__file__).parents[2] / "helm" / "tailwise"
 SERVING_PORT = 8080
+_UTILISATION_SECONDS = 75  # a window, a scrape and a poll
 _LEFT_BEHIND = "tailwise-demo/policy"
 
 
@@ -66,6 +67,8 @@ class Run:
         latencies = self.measure("default", pods)
         self.target.kubectl.delete(deployments)
         self.wait_gone(selector)
+        # Both policies find the same cluster: the neighbour, and nothing of the run before.
+        self._let_utilisation_settle()
         return [self._result(pod, latencies, {}) for pod in pods]
 
     def tailwise(self) -> list[PodResult]:
@@ -179,8 +182,11 @@ class Run:
             return
         self.stages.report(f"a busy neighbour runs on node {node}")
         self.target.kubectl.apply([manifests.neighbour(self.target, node)])
-        # Utilisation is a rate over a window: give Prometheus the time to see the neighbour.
-        time.sleep(45)
+        self._let_utilisation_settle()
+
+    def _let_utilisation_settle(self) -> None:
+        """Utilisation is a mean over a window: what began must be wholly in it, what ended out of it."""
+        time.sleep(_UTILISATION_SECONDS)
 
     def _largest_node(self) -> str | None:
         if not self.target.serving_nodes:
