@@ -13,7 +13,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
+
+from tailwise.api.release import RELEASE
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tailwise", description="Places inference pods where their tail latency meets its objective."
     )
-    parser.add_argument("--version", action="version", version=f"tailwise {_version()}")
+    parser.add_argument("--version", action="version", version=f"tailwise {RELEASE}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     wanted = next((word for word in words if not word.startswith("-")), None)
     for subcommand in SUBCOMMANDS:
@@ -67,10 +68,3 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         else:
             subparsers.add_parser(subcommand.name, help=subcommand.help)
     return parser
-
-
-def _version() -> str:
-    try:
-        return metadata.version("tailwise")
-    except metadata.PackageNotFoundError:
-        return "unknown"

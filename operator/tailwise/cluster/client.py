@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol, cast
 from urllib.parse import quote
@@ -26,16 +25,8 @@ from kubernetes_asyncio import config
 from kubernetes_asyncio.client import ApiClient, Configuration
 
 from tailwise.api.labels import GROUP, VERSION
+from tailwise.api.release import USER_AGENT
 
-
-def _version() -> str:
-    try:
-        return version("tailwise")
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        return "unknown"
-
-
-_USER_AGENT = f"tailwise/{_version()}"
 _IN_CLUSTER_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -173,7 +164,7 @@ class Client:
         headers = {
             "Accept": ContentType.JSON.value,
             "Content-Type": content_type.value,
-            "User-Agent": _USER_AGENT,
+            "User-Agent": USER_AGENT,
         }
         # Asked anew for each request: service-account tokens are renewed on disk while the process lives.
         await self._api_client.update_params_for_auth(headers, [], ["BearerToken"])

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+from tailwise.api.release import USER_AGENT
 from tailwise.models.addresses import Address, AddressPolicy, resolve
 from tailwise.models.errors import InvalidUrl, ModelUnreachable
 
@@ -126,7 +127,7 @@ def send(connection: Connection, headers: Mapping[str, str]) -> None:
     target = (url.path or "/") + (f"?{url.query}" if url.query else "")
     try:
         connection.request(
-            "GET", target, headers={"Accept-Encoding": "identity", "User-Agent": "tailwise", **headers}
+            "GET", target, headers={"Accept-Encoding": "identity", "User-Agent": USER_AGENT, **headers}
         )
     except DROPPED:
         raise

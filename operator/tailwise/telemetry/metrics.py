@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.metadata import PackageNotFoundError, version
 from typing import TypeVar
 
 from prometheus_client import (
@@ -22,6 +21,8 @@ from prometheus_client import (
     ProcessCollector,
     start_http_server,
 )
+
+from tailwise.api.release import RELEASE
 
 _I = TypeVar("_I", Counter, Gauge, Histogram)
 
@@ -179,7 +180,7 @@ class OperatorMetrics:
         self._instruments = {metric.name: _instrument(metric, self.registry) for metric in METRICS}
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
-        self._gauge("tailwise_build_info", version=_version()).set(1)
+        self._gauge("tailwise_build_info", version=RELEASE).set(1)
 
     def leading(self, leader: bool) -> None:
         """Say whether this replica acts."""
@@ -306,10 +307,3 @@ def _child(instrument: Counter | Gauge | Histogram, kind: type[_I], labels: dict
     if not isinstance(instrument, kind):
         raise TypeError(f"{instrument} is no {kind.__name__}")
     return instrument.labels(**labels) if labels else instrument
-
-
-def _version() -> str:
-    try:
-        return version("tailwise")
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        return "unknown"
