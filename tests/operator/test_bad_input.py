@@ -1,17 +1,20 @@
 """Whatever a user gets wrong ends in a condition that names the field and the way out, and one event.
 
-Pods follow spec.placement.fallback, and the operator goes on. All cases run against one operator.
+Pods follow spec.placement.fallback, and the operator goes on. All cases run against one operator. Each
+case names every event that may be told, of the workload and of its pod; after two more retries there are
+no others, and none has been told again. Models that cannot be read are in ``test_bad_models``.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import pytest
 
-from tailwise.api.labels import NODE_ANNOTATION
+from tailwise.api.labels import NODE_ANNOTATION, WORKLOAD_LABEL
 from tailwise.cluster import apply
-from tailwise.cluster.client import DEPLOYMENTS, INFERENCE_WORKLOADS, PODS
+from tailwise.cluster.client import DEPLOYMENTS, INFERENCE_WORKLOADS, PODS, ContentType, Resource
+from tests.operator.conftest import BARE
 from tests.operator.stage import (
     Look,
     Operator,
@@ -25,153 +28,237 @@ from tests.operator.stage import (
 
 # Figures by hand: nothing is read, so that a pod's time is not up before there is a profile.
 GIVEN = {"flops": 500_000_000, "parameterBytes": 300_000}
-CLOSED_PORT = "http://127.0.0.1:9/model.onnx"
+# A pod that is not placed is tried each second until its time is up: twice again at the least.
+TIMEOUT_SECONDS = 3
+
+Beside = Callable[[str, str], tuple[Resource, dict[str, Any]]]
+
+
+def _second_workload(namespace: str, url: str) -> tuple[Resource, dict[str, Any]]:
+    return INFERENCE_WORKLOADS, workload(namespace, "labelled", url, timeout_seconds=TIMEOUT_SECONDS)
+
+
+def _foreign_deployment(namespace: str, _: str) -> tuple[Resource, dict[str, Any]]:
+    return DEPLOYMENTS, labelled_deployment(namespace, "w", "elsewhere", 0)
+
+
+def _ungated_pod(namespace: str, _: str) -> tuple[Resource, dict[str, Any]]:
+    pod = gated_pod(namespace, "hasty", "w")
+    pod["spec"].pop("schedulingGates")
+    return PODS, pod
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """A model that is wrong, the reason it must lead to, and words of the message: the field, the way out."""
+class Situation:
+    """What a user got wrong, what a condition must say of it, and every event that may be told.
 
-    url: str
+    An event is "w" or "pod", whom it is about, and its reason. ``ends`` is what became of the pod.
+    """
+
+    condition: str
     reason: str
     words: tuple[str, ...]
-    fallback: str = "DefaultScheduler"
-    model: dict[str, Any] = field(default_factory=dict)
+    events: tuple[str, ...]
+    ends: str
+    status: str = "False"
+    model: str = "good"
+    given: bool = True
+    more: dict[str, Any] = field(default_factory=dict)
+    spec: dict[str, Any] = field(default_factory=dict)
+    beside: Beside | None = None
 
 
-URL, BY_HAND = "spec.model.url", "spec.model.profile"
-MODELS = {
-    "unreachable": Case(CLOSED_PORT, "ModelUnreachable", (URL, "check the host")),
-    "no such file": Case("{models}/missing.onnx", "ModelNotFound", (URL, "check the path"), "Hold"),
-    "no such file, told late": Case("{models}/late.onnx", "ModelNotFound", (URL, "check the path")),
-    "truncated": Case("{models}/truncated.onnx", "ModelInvalid", (URL, "upload it again")),
-    "not ONNX": Case("{models}/words.onnx", "ModelInvalid", (URL, "ONNX file"), "Hold"),
-    "5 GB, in ranges": Case("{models}/huge-ranges.onnx", "ModelTooLarge", (URL, BY_HAND)),
-    "5 GB, sent whole": Case("{models}/huge-whole.onnx", "ModelTooLarge", (URL, BY_HAND), "Hold"),
-    "endless, in ranges": Case("{models}/endless-ranges.onnx", "ModelTooLarge", (URL, BY_HAND)),
-    "endless, sent whole": Case("{models}/endless-whole.onnx", "ModelTooLarge", (URL, BY_HAND)),
-    "redirect to link-local": Case(
-        "{models}/redirect.onnx", "AddressRefused", (URL, "169.254.169.254", "--allow-model-network")
+PLACED, LET_GO, HELD, NO_POD = "placed on a node that was chosen", "let go", "held", "there is none"
+HUGE, NO_AGENT = pod_spec(cpu="500"), pod_spec(nodeSelector={"kubernetes.io/hostname": BARE})
+THROTTLED = pod_spec(cpu="10m", limit="20m")
+NO_FIT, HELD_TOO = ("w NoFeasibleNode", "pod NoFeasibleNode"), ("pod Held",)
+NO_DATA = ("w NoNodeHardware", "pod NoFeasibleNode")
+REQUESTS = ("nodes fit", "Insufficient cpu", "resources.requests")
+AGENT = ("without hardware data", "agent.tolerations")
+SLO = ("spec.slo.latencyMilliseconds", "raise")
+
+SITUATIONS = {
+    "neither template nor labelled pod": Situation(
+        "Ready", "NoPods", ("tailwise.dev/workload: w", "spec.template"), ("w NoPods",), NO_POD
     ),
-    "dynamic shapes": Case(
-        "{models}/dynamic.onnx", "InputShapesMissing", ("spec.model.inputShapes", "for example x0"), "Hold"
+    "two workloads for one pod": Situation(
+        "Placed",
+        "PodsClaimedTwice",
+        ("spec.template.metadata.labels", "remove it"),
+        ("w ClaimedTwice", "labelled ClaimedTwice", "pod ClaimedTwice", "pod FellBack"),
+        LET_GO,
+        more={"replicas": 1, "labels": {WORKLOAD_LABEL: "labelled"}},
+        beside=_second_workload,
     ),
-    "another digest": Case(
-        "{models}/good.onnx",
-        "DigestMismatch",
-        ("spec.model.sha256", "correct it"),
-        model={"sha256": "0" * 64},
+    "a profile that is Partial": Situation(
+        "ModelProfiled",
+        "ProfilePartial",
+        ("Whatever", "spec.model.profile"),
+        ("w ProfilePartial", "pod Placed"),
+        PLACED,
+        status="True",
+        model="partial",
+        given=False,
+        more={"replicas": 1, "timeout_seconds": 120},
+    ),
+    "Prometheus away": Situation(
+        "Observed",
+        "PrometheusUnavailable",
+        ("Prometheus", "--prometheus-url"),
+        ("w PrometheusUnavailable", "pod Placed"),
+        PLACED,
+        more={"replicas": 1},
+        spec={"metrics": {"preset": "KServe"}},
+    ),
+    "no agent on the node, released": Situation(
+        "Placed",
+        "FellBack",
+        AGENT,
+        (*NO_DATA, "pod FellBack"),
+        LET_GO,
+        more={"replicas": 1, "spec": NO_AGENT},
+    ),
+    "no agent on the node, held": Situation(
+        "Placed",
+        "NoNodeHardware",
+        AGENT,
+        (*NO_DATA, *HELD_TOO),
+        HELD,
+        more={"replicas": 1, "spec": NO_AGENT, "fallback": "Hold"},
+    ),
+    "no node that fits, released": Situation(
+        "Placed", "FellBack", REQUESTS, (*NO_FIT, "pod FellBack"), LET_GO, more={"replicas": 1, "spec": HUGE}
+    ),
+    "no node that fits, held": Situation(
+        "Placed",
+        "NoFeasibleNode",
+        REQUESTS,
+        (*NO_FIT, *HELD_TOO),
+        HELD,
+        more={"replicas": 1, "spec": HUGE, "fallback": "Hold"},
+    ),
+    "no node that meets the SLO, released": Situation(
+        "SLOAttainable",
+        "NoNodeMeetsSLO",
+        SLO,
+        (*NO_FIT, "pod FellBack"),
+        LET_GO,
+        more={"replicas": 1, "spec": THROTTLED, "slo_milliseconds": 1},
+    ),
+    "no node that meets the SLO, held": Situation(
+        "SLOAttainable",
+        "NoNodeMeetsSLO",
+        SLO,
+        (*NO_FIT, *HELD_TOO),
+        HELD,
+        more={"replicas": 1, "spec": THROTTLED, "slo_milliseconds": 1, "fallback": "Hold"},
+    ),
+    "a pod that came without the gate": Situation(
+        "Placed", "FellBack", ("hasty", "schedulingGates"), ("w FellBack",), LET_GO, beside=_ungated_pod
+    ),
+    "a Deployment that is somebody else's": Situation(
+        "Ready",
+        "DeploymentNotOurs",
+        ("rename",),
+        ("w DeploymentNotOurs",),
+        NO_POD,
+        more={"replicas": 3},
+        beside=_foreign_deployment,
+    ),
+    "a template that the API server refuses": Situation(
+        "Ready",
+        "TemplateRefused",
+        ("spec.template", "must be less than or equal to cpu limit"),
+        ("w TemplateRefused",),
+        NO_POD,
+        more={"replicas": 1, "spec": pod_spec(cpu="2", limit="1")},
+    ),
+    "a LatencyModel that is not there": Situation(
+        "Ready",
+        "LatencyModelNotFound",
+        ("spec.latencyModelRef.name", "nowhere", "Create it"),
+        ("w LatencyModelNotFound", "pod Placed"),
+        PLACED,
+        more={"replicas": 1},
+        spec={"latencyModelRef": {"name": "nowhere"}},
     ),
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
-async def test_a_model_that_cannot_be_read_is_named_once_and_its_pods_follow_the_fallback(
+@pytest.mark.parametrize("name", SITUATIONS)
+async def test_what_is_wrong_is_in_a_condition_and_told_once_however_often_it_is_tried_again(
     name: str, look: Look, operator: Operator, models: str
 ) -> None:
-    case = MODELS[name]
-    # Of this test alone, so that the readings are counted in the log.
-    url = f"{case.url.format(models=models)}?{look.namespace}"
-    made = workload(
-        look.namespace, "w", url, replicas=2, timeout_seconds=1, fallback=case.fallback, **case.model
-    )
+    case, url = SITUATIONS[name], f"{models}/{SITUATIONS[name].model}.onnx"
+    if case.beside is not None:
+        await look.create(*case.beside(look.namespace, url))
+    given: dict[str, Any] = {"profile": GIVEN} if case.given else {}
+    made = workload(look.namespace, "w", url, **{"timeout_seconds": TIMEOUT_SECONDS, **case.more}, **given)
+    made["spec"] |= case.spec
     await look.create(INFERENCE_WORKLOADS, made)
 
-    async def told(kind: str = "ModelProfiled") -> dict[str, Any]:
-        condition = await look.condition("w", kind)
-        return condition if case.words[0] in condition.get("message", "") else {}
+    async def condition() -> dict[str, Any]:
+        found = await look.condition("w", case.condition)
+        right = (found.get("status"), found.get("reason")) == (case.status, case.reason)
+        return found if right else {}
 
-    async def read_thrice() -> bool:
-        return any(f"{url}: " in line and "(attempt 3)" in line for line in operator.log_text.splitlines())
+    async def all_told() -> bool:
+        return set(case.events) <= {each for each, _ in await _told(look)}
 
-    condition = await until(told, f"the reason {case.reason}", 120)
-    assert (condition["status"], condition["reason"]) == ("False", case.reason)
+    await until(condition, f"the reason {case.reason} on {case.condition}", 120)
+    await until(all_told, f"the events {', '.join(case.events)}")
+    await until(lambda: _became(look, case.ends), f"the pod to be {case.ends}")
+    for _ in range(2):
+        await _tried_again(look)
+    # Its words at the end: what was said while the pods still waited is replaced.
+    message = (await condition())["message"]
     for word in case.words:
-        assert word in condition["message"]
-    await until(read_thrice, "two more readings", 120)
-
-    (event,) = await look.told_of("ModelUnreadable", "w")
-    assert event["regarding"]["kind"] == "InferenceWorkload"
-    assert event["type"] == "Warning"
-    assert all(word in event["note"] for word in case.words)
-    # The pods' time was up before the model was read: what came of it replaces that it was being read.
-    placed = await until(partial(told, "Placed"), "the real reason in condition Placed")
-    assert placed["status"] == "False"
-    if case.fallback == "Hold":
-        assert placed["reason"] == case.reason
-        await _assert_held(look, case)
-    else:
-        assert placed["reason"] == "FellBack"
-        await _assert_let_go(look)
-    told_of_workload = [each for each in await look.all_events() if each["regarding"]["name"] == "w"]
-    assert [each["reason"] for each in told_of_workload] == ["ModelUnreadable"]
+        assert word in message
+    told = await _told(look)
+    assert sorted(each for each, _ in told) == sorted(case.events)
+    assert [count for _, count in told] == [1] * len(told)
+    assert await _became(look, case.ends)
     assert operator.running
     assert "Traceback" not in operator.log_text
 
 
-async def _assert_held(look: Look, case: Case) -> None:
-    """Both pods wait at the gate, and each was told why, once."""
-    for pod in await look.pods():
-        assert gated(pod)
-        (held,) = await look.told_of("Held", pod["metadata"]["name"])
-        assert all(word in held["note"] for word in case.words)
+async def _told(look: Look) -> list[tuple[str, int]]:
+    """Each event as whom it is about and its reason, and how often it was told."""
+    return [
+        (f"{_whom(event)} {event['reason']}", event.get("series", {}).get("count", 1))
+        for event in await look.all_events()
+    ]
 
 
-async def _assert_let_go(look: Look) -> None:
-    """Both pods are the default scheduler's, and each was told so, once, in words that stay true."""
-    for pod in await until(lambda: look.bound_pods(2), "two pods let go"):
-        assert NODE_ANNOTATION not in pod["metadata"]["annotations"]
-        (event,) = await look.told_of("FellBack", pod["metadata"]["name"])
-        assert "is being read" not in event["note"]
+def _whom(event: dict[str, Any]) -> str:
+    about = event["regarding"]
+    return "pod" if about["kind"] == "Pod" else str(about["name"])
 
 
-async def test_a_partial_profile_places_pods_and_names_what_was_not_counted(
-    look: Look, operator: Operator, models: str
-) -> None:
-    await look.create(
-        INFERENCE_WORKLOADS, workload(look.namespace, "w", f"{models}/partial.onnx", replicas=1)
-    )
-    (pod,) = await until(lambda: look.bound_pods(1), "a bound pod", 120)
-    assert NODE_ANNOTATION in pod["metadata"]["annotations"]
-
-    async def told() -> dict[str, Any]:
-        condition = await look.condition("w", "ModelProfiled")
-        return condition if condition.get("reason") == "ProfilePartial" else {}
-
-    condition = await until(told, "ProfilePartial")
-    assert condition["status"] == "True"
-    assert "Whatever" in condition["message"]
-    assert "spec.model.profile" in condition["message"]
-    assert len(await until(lambda: look.events("ProfilePartial", "w"), "the event")) == 1
-    assert operator.running
+async def _became(look: Look, ends: str) -> bool:
+    pods = await look.pods()
+    if ends == NO_POD or not pods:
+        return ends == NO_POD and not pods
+    (pod,) = pods
+    if ends == HELD:
+        return gated(pod)
+    chosen = NODE_ANNOTATION in pod["metadata"].get("annotations", {})
+    # A pod that is let go may have no node all the same: none fits it.
+    return not gated(pod) and (chosen and "nodeName" in pod["spec"] if ends == PLACED else not chosen)
 
 
-async def test_dynamic_axes_with_their_shapes_given_are_counted(
-    look: Look, operator: Operator, models: str
-) -> None:
-    shapes = [{"name": "x0", "dimensions": [1, 32, 56, 56]}]
-    made = workload(look.namespace, "w", f"{models}/dynamic.onnx", replicas=1, inputShapes=shapes)
-    await look.create(INFERENCE_WORKLOADS, made)
-    (pod,) = await until(lambda: look.bound_pods(1), "a bound pod", 120)
-    assert NODE_ANNOTATION in pod["metadata"]["annotations"]
-    assert operator.running
+async def _tried_again(look: Look) -> None:
+    """Any change of the spec has the workload and its waiting pods looked at anew."""
+    spec = (await look.workload("w"))["spec"]
+    longer = {"spec": {"placement": {"timeoutSeconds": spec["placement"]["timeoutSeconds"] + 1}}}
+    path = INFERENCE_WORKLOADS.path(look.namespace, "w")
+    changed = await look.client.request("PATCH", path, body=longer, content_type=ContentType.MERGE_PATCH)
 
+    async def seen() -> bool:
+        status = (await look.workload("w"))["status"]
+        return bool(status["observedGeneration"] == changed["metadata"]["generation"])
 
-async def test_a_workload_without_template_and_pods_says_so(
-    look: Look, operator: Operator, models: str
-) -> None:
-    await look.create(INFERENCE_WORKLOADS, workload(look.namespace, "w", f"{models}/good.onnx"))
-
-    async def told() -> dict[str, Any]:
-        condition = await look.condition("w", "Ready")
-        return condition if condition.get("reason") == "NoPods" else {}
-
-    condition = await until(told, "the reason NoPods")
-    assert condition["status"] == "False"
-    assert "tailwise.dev/workload: w" in condition["message"]
-    assert "spec.template" in condition["message"]
-    assert len(await until(lambda: look.events("NoPods", "w"), "the event")) == 1
-    assert operator.running
+    await until(seen, "the change to be seen")
 
 
 async def test_a_pod_whose_label_names_no_workload_is_let_go_with_one_event(
@@ -180,106 +267,37 @@ async def test_a_pod_whose_label_names_no_workload_is_let_go_with_one_event(
     await look.create(PODS, gated_pod(look.namespace, "stray", "nobody"))
     (pod,) = await until(lambda: look.bound_pods(1), "the stray pod bound")
     assert not gated(pod)
-    (event,) = await until(lambda: look.events("UnknownWorkload", "stray"), "the event")
+    await until(lambda: look.events("UnknownWorkload", "stray"), "the event")
+    # Seen again and again, as a pod is whose status changes.
+    for number in range(2):
+        labels = {"metadata": {"labels": {"seen": str(number)}}}
+        path = PODS.path(look.namespace, "stray")
+        await look.client.request("PATCH", path, body=labels, content_type=ContentType.MERGE_PATCH)
+    (event,) = await look.all_events()
+    assert "series" not in event
     assert "tailwise.dev/workload" in event["note"]
     assert "nobody" in event["note"]
+    assert "create it, or correct the label" in event["note"]
     assert operator.running
 
 
-async def test_a_pod_that_two_workloads_claim_falls_back_and_both_are_told(
-    look: Look, operator: Operator, models: str
-) -> None:
-    url = f"{models}/good.onnx"
-    await look.create(INFERENCE_WORKLOADS, workload(look.namespace, "labelled", url, timeout_seconds=1))
-    owner = workload(
-        look.namespace,
-        "owner",
-        url,
-        replicas=1,
-        timeout_seconds=1,
-        labels={"tailwise.dev/workload": "labelled"},
-    )
-    await look.create(INFERENCE_WORKLOADS, owner)
-    (pod,) = await until(lambda: look.bound_pods(1), "the pod let go")
-    assert NODE_ANNOTATION not in pod["metadata"]["annotations"]
-    for name in ("owner", "labelled"):
-
-        async def told(name: str = name) -> dict[str, Any]:
-            condition = await look.condition(name, "Placed")
-            return condition if condition.get("reason") == "PodsClaimedTwice" else {}
-
-        condition = await until(told, f"PodsClaimedTwice on {name}")
-        assert "spec.template.metadata.labels" in condition["message"]
-        assert len(await look.told_of("ClaimedTwice", name)) == 1
-    assert len(await look.events("ClaimedTwice", pod["metadata"]["name"])) == 1
-    assert operator.running
-
-
-async def test_a_pod_that_fits_no_node_is_held_or_let_go_as_its_workload_says(
-    look: Look, operator: Operator, models: str
-) -> None:
-    url = f"{models}/good.onnx"
-    huge = pod_spec(cpu="500")
-    for name, fallback in (("released", "DefaultScheduler"), ("held", "Hold")):
-        made = workload(
-            look.namespace,
-            name,
-            url,
-            replicas=1,
-            spec=huge,
-            timeout_seconds=3,
-            fallback=fallback,
-            profile=GIVEN,
-        )
-        await look.create(INFERENCE_WORKLOADS, made)
-
-    async def told(name: str) -> dict[str, Any]:
-        condition = await look.condition(name, "Placed")
-        return condition if "nodes fit" in condition.get("message", "") else {}
-
-    for name in ("released", "held"):
-        condition = await until(partial(told, name), f"why {name} is not placed", 120)
-        assert condition["status"] == "False"
-        assert "Insufficient cpu" in condition["message"]
-
-    async def opened() -> bool:
-        return sorted(gated(pod) for pod in await look.pods()) == [False, True]
-
-    await until(opened, "one pod let go, the other held")
-    (kept,) = [pod for pod in await look.pods() if gated(pod)]
-    assert kept["metadata"]["name"].startswith("held")
-    assert len(await until(lambda: look.events("Held", kept["metadata"]["name"]), "the event Held")) == 1
-    candidates = (await look.workload("held"))["status"]["candidates"]
-    assert (
-        candidates["feasible"] + sum(each["nodes"] for each in candidates["rejections"])
-        == candidates["nodes"]
-    )
-    assert operator.running
-
-
-async def test_an_slo_that_no_node_meets_is_told_with_what_the_best_one_lacks(
-    look: Look, operator: Operator, models: str
-) -> None:
-    throttled = pod_spec(cpu="10m", limit="20m")
+async def test_counts_of_why_no_node_fits_add_up(look: Look, operator: Operator, models: str) -> None:
     made = workload(
-        look.namespace,
-        "w",
-        f"{models}/good.onnx",
-        slo_milliseconds=1,
+        *(look.namespace, "held", f"{models}/good.onnx"),
         replicas=1,
-        spec=throttled,
-        timeout_seconds=3,
+        spec=HUGE,
+        timeout_seconds=1,
+        fallback="Hold",
         profile=GIVEN,
     )
     await look.create(INFERENCE_WORKLOADS, made)
 
-    async def told() -> dict[str, Any]:
-        condition = await look.condition("w", "SLOAttainable")
-        return condition if condition.get("reason") == "NoNodeMeetsSLO" else {}
+    async def counted() -> dict[str, Any]:
+        return (await look.workload("held")).get("status", {}).get("candidates") or {}
 
-    condition = await until(told, "NoNodeMeetsSLO", 120)
-    assert "spec.slo.latencyMilliseconds" in condition["message"]
-    await until(lambda: look.bound_pods(1), "the pod let go")
+    candidates = await until(counted, "the counts of candidates")
+    refused = sum(each["nodes"] for each in candidates["rejections"])
+    assert candidates["feasible"] + refused == candidates["nodes"]
     assert operator.running
 
 
@@ -287,40 +305,16 @@ async def test_an_slo_of_nothing_is_refused_by_the_api_server(look: Look, models
     made = workload(look.namespace, "w", f"{models}/good.onnx", slo_milliseconds=0)
     refused = await apply.create(look.client, INFERENCE_WORKLOADS, made)
     assert refused.outcome is apply.Outcome.REFUSED
-    assert "latencyMilliseconds" in refused.message
-
-
-async def test_a_node_without_an_agent_is_counted_and_gets_no_pod(
-    look: Look, operator: Operator, models: str
-) -> None:
-    selector = pod_spec(nodeSelector={"kubernetes.io/hostname": "op-without-agent"})
-    made = workload(look.namespace, "w", f"{models}/good.onnx", replicas=1, spec=selector, timeout_seconds=3)
-    await look.create(INFERENCE_WORKLOADS, made)
-
-    async def told() -> dict[str, Any]:
-        condition = await look.condition("w", "Placed")
-        return condition if "hardware" in condition.get("message", "") else {}
-
-    condition = await until(told, "hardware data in the message", 120)
-    assert "agent" in condition["message"]
-    (pod,) = await until(lambda: look.bound_pods(1), "the pod let go")
-    assert NODE_ANNOTATION not in pod["metadata"]["annotations"]
-    assert operator.running
+    assert "spec.slo.latencyMilliseconds" in refused.message
+    assert "greater than or equal to 1" in refused.message
 
 
 async def test_a_deployment_that_is_somebody_elses_is_left_alone(
     look: Look, operator: Operator, models: str
 ) -> None:
-    foreign = labelled_deployment(look.namespace, "w", "elsewhere", 0)
-    await look.create(DEPLOYMENTS, foreign)
+    await look.create(*_foreign_deployment(look.namespace, ""))
     await look.create(INFERENCE_WORKLOADS, workload(look.namespace, "w", f"{models}/good.onnx", replicas=3))
-
-    async def told() -> dict[str, Any]:
-        condition = await look.condition("w", "Ready")
-        return condition if condition.get("reason") == "DeploymentNotOurs" else {}
-
-    condition = await until(told, "DeploymentNotOurs")
-    assert "rename" in condition["message"]
+    await look.told_of("DeploymentNotOurs", "w")
     kept = await look.client.request("GET", DEPLOYMENTS.path(look.namespace, "w"))
     assert kept["spec"]["replicas"] == 0
     assert operator.running
@@ -328,7 +322,7 @@ async def test_a_deployment_that_is_somebody_elses_is_left_alone(
 
 async def test_fields_without_behaviour_are_named(look: Look, operator: Operator, models: str) -> None:
     made = workload(look.namespace, "w", f"{models}/good.onnx", replicas=1)
-    made["spec"]["placement"]["policy"] = "Feasible"
+    made["spec"]["slo"]["percentile"] = 99
     await look.create(INFERENCE_WORKLOADS, made)
 
     async def told() -> dict[str, Any]:
@@ -336,27 +330,22 @@ async def test_fields_without_behaviour_are_named(look: Look, operator: Operator
         return condition if condition.get("reason") == "NotImplemented" else {}
 
     condition = await until(told, "NotImplemented")
-    assert "spec.placement.policy" in condition["message"]
+    assert "spec.slo.percentile" in condition["message"]
+    assert len(await look.told_of("SpecNotSupported", "w")) == 1
     assert operator.running
 
 
-async def test_a_prometheus_that_is_away_is_told_and_pods_are_placed_all_the_same(
+async def test_a_placement_without_prometheus_says_that_its_load_is_stale(
     look: Look, operator: Operator, models: str
 ) -> None:
-    made = workload(look.namespace, "w", f"{models}/good.onnx", replicas=1)
-    made["spec"]["metrics"] = {"preset": "KServe"}
-    await look.create(INFERENCE_WORKLOADS, made)
-    await until(lambda: look.bound_pods(1), "a bound pod", 120)
+    await look.create(
+        INFERENCE_WORKLOADS, workload(look.namespace, "w", f"{models}/good.onnx", replicas=1, profile=GIVEN)
+    )
 
-    async def told() -> dict[str, Any]:
-        condition = await look.condition("w", "Observed")
-        return condition if condition.get("reason") == "PrometheusUnavailable" else {}
+    async def listed() -> list[dict[str, Any]]:
+        return list((await look.workload("w")).get("status", {}).get("placements") or ())
 
-    condition = await until(told, "PrometheusUnavailable")
-    assert condition["status"] == "False"
-    assert "Prometheus" in condition["message"]
-    assert len(await look.told_of("PrometheusUnavailable", "w")) == 1
-    (placement,) = (await look.workload("w"))["status"]["placements"]
+    (placement,) = await until(listed, "the placement")
     assert placement["source"] == "Stale"
     assert "dataAgeSeconds" not in placement
     assert operator.running

@@ -215,6 +215,24 @@ async def test_an_event_is_told_once_however_often_it_happens_and_by_however_man
     assert "nobody" in told["UnknownWorkload"]["note"]
 
 
+async def test_a_burst_of_events_is_told_before_the_process_ends(client: Client, namespace: str) -> None:
+    recorder = events.Recorder(client, "one")
+    async with running(recorder.run()):
+        for number in range(300):
+            pod = events.Regarding.of(PODS, namespace, f"p{number}", f"uid-{number}")
+            recorder.record(events.placed(pod, "node-a"))
+        await recorder.drain(60)
+    assert recorder.dropped == 0
+    listed = await client.request("GET", EVENTS.path(namespace))
+    assert len({item["regarding"]["name"] for item in listed["items"]}) == 300
+
+
+async def test_events_that_cannot_be_told_do_not_hold_the_process_up(client: Client) -> None:
+    recorder = events.Recorder(client, "one")  # nobody posts, as when the API server has gone first
+    recorder.record(events.placed(events.Regarding.of(PODS, "default", "p", "uid"), "node-a"))
+    await asyncio.wait_for(recorder.drain(0.1), 20)
+
+
 # ---- lease
 
 

@@ -103,6 +103,12 @@ def held(pod: Regarding, why: str) -> Event:
     return Event(pod, EventType.WARNING, EventReason.HELD, "Place", note)
 
 
+def refused(pod: Regarding, node: str, why: str) -> Event:
+    """A pod that its node would not take was deleted, so that its controller makes another."""
+    note = f"Deleted, so that its successor is placed elsewhere than on {node}: {why}"
+    return Event(pod, EventType.WARNING, EventReason.UNSCHEDULABLE_AFTER_PLACEMENT, "Replace", note)
+
+
 def unknown_workload(pod: Regarding, workload: str) -> Event:
     """A pod's label names no workload of its namespace."""
     note = (
@@ -178,14 +184,14 @@ class Recorder:
         except asyncio.QueueFull:
             self.dropped += 1
 
-    async def run(self, workers: int = 4) -> None:
+    async def run(self, workers: int = 8) -> None:
         """Post until cancelled."""
         async with asyncio.TaskGroup() as group:
             for number in range(workers):
                 group.create_task(self._post_all(), name=f"events-{number}")
 
     async def drain(self, seconds: float) -> None:
-        """Wait a little for what is queued, before the process ends."""
+        """Wait for what is queued to be posted, no longer than so long, before the process ends."""
         try:
             async with asyncio.timeout(seconds):
                 await self._queue.join()

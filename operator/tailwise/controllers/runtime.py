@@ -53,7 +53,8 @@ _CRD_RETRY_SECONDS = 2.0
 _LASTING = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 # A node that frees a core frees it for many waiting pods: they are tried again together.
 _CAPACITY_DELAY_SECONDS = 0.5
-_DRAIN_SECONDS = 2.0
+# Of the 30 s that a pod has to end: a burst of a thousand placements is a thousand events.
+_DRAIN_SECONDS = 15.0
 
 
 async def _cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
@@ -126,17 +127,18 @@ class Runtime:
         self._started = True
 
     async def stop(self) -> None:
-        """End the work, then the Lease, then the connections."""
+        """End the work, then the Lease, tell the events that wait, then end the connections."""
         self.ended.set()
         if not self._started:
             return
         recorder = self._tasks.pop("events")
         await _cancelled(self._tasks.values())
+        if self._lease is not None:
+            await self._lease.release()
+        # Another replica leads while what this one did is still told.
         await self._recorder.drain(_DRAIN_SECONDS)
         await _cancelled([recorder])
         await self._profiles.close()
-        if self._lease is not None:
-            await self._lease.release()
         for close in self._closing:
             close()
         await self._client.close()
