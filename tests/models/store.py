@@ -30,6 +30,7 @@ class Store:
     requests: int = 0
     connections: int = 0
     sent: int = 0
+    wanted: str = ""
     authorizations: set[str] = field(default_factory=set)
     url: str = ""
 
@@ -55,7 +56,9 @@ class _Handler(BaseHTTPRequestHandler):
         store.requests += 1
         store.authorizations.add(self.headers.get("Authorization", ""))
         time.sleep(store.delay_seconds)
-        if self.path in store.statuses:
+        if store.wanted and self.headers.get("Authorization") != store.wanted:
+            self._empty(401)
+        elif self.path in store.statuses:
             self._empty(store.statuses[self.path])
         elif self.path in store.redirects:
             self._empty(302, {"Location": store.redirects[self.path]})

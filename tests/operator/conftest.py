@@ -63,7 +63,11 @@ async def operator(
     away = ("--prometheus-url", "http://127.0.0.1:9", "--observe-seconds", "2")
     # Waits between readings of a bad model: 20 ms up to 1.2 s, and 2.4 s where the file is wrong.
     hasty = ("--model-retry-seconds", "0.02")
-    running = Operator(control_plane.kubeconfig, OPERATOR_NAMESPACE, log, *away, *hasty)
+    # Inspection Jobs that nobody answers are given up soon; models are checked for changes often.
+    jobs = ("--inspection-image", "registry.invalid/tailwise:1", "--inspection-deadline-seconds", "30")
+    running = Operator(
+        control_plane.kubeconfig, OPERATOR_NAMESPACE, log, *away, *hasty, *jobs, "--resync-seconds", "3"
+    )
     await running.start()
     try:
         yield running

@@ -124,7 +124,7 @@ def test_a_registry_with_a_password_is_asked_with_the_secret_for_its_host(
 
 def _bcrypt() -> str:
     code = "import bcrypt; print(bcrypt.hashpw(b'word', bcrypt.gensalt(4, prefix=b'2a')).decode())"
-    command = [programs.python(), "-c", code]
+    command = [str(programs.python()), "-c", code]
     return f"reader:{subprocess.run(command, capture_output=True, text=True, check=True).stdout}"
 
 

@@ -20,6 +20,10 @@
 - apiGroups: ["apps"]
   resources: [deployments]
   verbs: [get, list, watch, create, patch]
+# Inspection Jobs, which read models under their workloads' own identity.
+- apiGroups: ["batch"]
+  resources: [jobs]
+  verbs: [get, create, delete]
 # An event is told once and counted afterwards.
 - apiGroups: ["events.k8s.io"]
   resources: [events]

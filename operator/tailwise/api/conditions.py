@@ -115,6 +115,8 @@ class Reason(StrEnum):
     INPUT_SHAPES_MISMATCH = "InputShapesMismatch"
     # spec.model.sha256 is not the file's.
     DIGEST_MISMATCH = "DigestMismatch"
+    # The Job that reads it under the workload's identity failed; the message has the pod's words.
+    INSPECTION_JOB_FAILED = "InspectionJobFailed"
     # Any other failure of the reader, such as a crash of its process.
     MODEL_UNREADABLE = "ModelUnreadable"
 

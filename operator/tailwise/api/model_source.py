@@ -36,6 +36,12 @@ class InputShape(Document):
     )
 
 
+class SecretReference(Document):
+    """Names a Secret of the workload's namespace."""
+
+    name: str = Field(min_length=1, max_length=253, pattern=NAME_PATTERN, description="Its name.")
+
+
 class ModelSource(Document):
     """Where the model is and how its graph is to be read."""
 
@@ -43,7 +49,9 @@ class ModelSource(Document):
         min_length=1,
         max_length=2048,
         description="Where the model's file is: https, http, s3, gs, az, hf, oci, pvc, or file (a path "
-        "inside the operator's own file system, for development). Only the graph is read, never the weights.",
+        "inside the operator's own file system, for development). Only the graph is read, never the weights. "
+        "hf://OWNER/NAME[@REVISION]/PATH; oci://HOST/NAME:TAG[?path=FILE]; pvc://CLAIM/PATH. s3, gs, az and "
+        "pvc are read by a Job of this namespace, as is all that names a service account or a Secret.",
         json_schema_extra=rules(
             rule(
                 "self.matches('^(https?|s3|gs|az|hf|oci|pvc|file)://.+')",
@@ -80,8 +88,16 @@ class ModelSource(Document):
         min_length=1,
         max_length=253,
         pattern=NAME_PATTERN,
-        description="Service account of this namespace that may read the model. A Job under it reads the "
-        "graph; the operator itself reads no credentials.",
+        description="Service account of this namespace that may read the model, by the identity that its "
+        "cloud gives it. A Job under it reads the graph; the operator itself reads no credentials.",
+    )
+    secret_ref: SecretReference | None = Field(
+        None,
+        description="Secret of this namespace with the credentials of the model's store. A Job mounts it and "
+        "reads the graph. Keys: the variables of the store's own tools (AWS_ACCESS_KEY_ID, "
+        "AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AZURE_STORAGE_ACCOUNT_KEY, HF_TOKEN, ...), "
+        "gcloud-application-credentials.json, .dockerconfigjson for registries, https-host and headers "
+        "for a web server. KServe's storage Secrets are understood.",
     )
     profile: ProfileOverride | None = Field(
         None, description="Figures to use instead of those counted from the graph."

@@ -13,13 +13,7 @@ from tailwise.api.latency_model import LatencyModelSpec
 from tailwise.api.placement_policy import Binding, Objective, Policy
 from tailwise.api.training_policy import FeatureSet
 
-READABLE_SCHEMES = frozenset({"https", "http", "file"})
-
 _WORKLOAD: Mapping[str, Callable[[InferenceWorkloadSpec], bool]] = {
-    "spec.model.url (schemes other than https, http and file)": lambda spec: (
-        spec.model.url.partition("://")[0] not in READABLE_SCHEMES
-    ),
-    "spec.model.serviceAccountName": lambda spec: spec.model.service_account_name is not None,
     "spec.slo.percentile (other than 90)": lambda spec: spec.slo.percentile != 90,
     "spec.serving.port": lambda spec: spec.serving is not None and spec.serving.port is not None,
     "spec.serving.modelName": lambda spec: spec.serving is not None and spec.serving.model_name is not None,

@@ -54,6 +54,27 @@ def add_parser(subparsers: Any) -> None:
         help="wait before a model that could not be read is tried again; doubles up to 60 times this, and is "
         "120 times this where the file itself is wrong",
     )
+    models.add_argument(
+        "--inspection-image",
+        default=os.environ.get("TAILWISE_IMAGE") or None,
+        metavar="IMAGE",
+        help="image of the Jobs that read models which need credentials or a volume, mostly this operator's "
+        "own; default: $TAILWISE_IMAGE. Without it such models are not read",
+    )
+    models.add_argument(
+        "--inspection-deadline-seconds",
+        type=_positive,
+        default=300,
+        metavar="SECONDS",
+        help="time that such a Job has, the pull of its image included (300)",
+    )
+    models.add_argument(
+        "--resync-seconds",
+        type=_positive_seconds,
+        default=300.0,
+        metavar="SECONDS",
+        help="look at everything again this often, and ask models' stores whether files have changed (300)",
+    )
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     parser.add_argument(
         "--log-format", default=LogFormat.JSON.value, choices=[each.value for each in LogFormat]
@@ -171,6 +192,9 @@ def _options(arguments: argparse.Namespace) -> OperatorOptions:
         model_networks=tuple(arguments.allow_model_network),
         model_files=arguments.allow_model_files,
         model_retry_seconds=arguments.model_retry_seconds,
+        resync_seconds=arguments.resync_seconds,
+        inspection_image=arguments.inspection_image,
+        inspection_deadline_seconds=arguments.inspection_deadline_seconds,
         leader_elect=arguments.leader_elect,
         metrics_port=arguments.metrics_port,
         placement_workers=arguments.placement_workers,

@@ -142,14 +142,20 @@ async def delete(
     *,
     uid: str | None = None,
     resource_version: str | None = None,
+    with_dependents: bool = False,
 ) -> Written:
-    """Delete an object if it still is the one of this uid and resource version; else a conflict."""
+    """Delete an object if it still is the one of this uid and resource version; else a conflict.
+
+    ``with_dependents``: also what it owns. Only Jobs need that said: by default their pods stay.
+    """
     preconditions = {
         key: value
         for key, value in (("uid", uid), ("resourceVersion", resource_version))
         if value is not None
     }
-    options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
+    options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
+    if with_dependents:
+        options["propagationPolicy"] = "Background"
     return await _write(client, ("DELETE", resource.path(namespace, name)), options, ContentType.JSON, {})
 
 

@@ -58,6 +58,12 @@ ROLES = (
                 "Deployments of workloads that come with a template",
             ),
             Rule(
+                "batch",
+                ("jobs",),
+                ("get", "create", "delete"),
+                "inspection Jobs, which read models under their workloads' own identity",
+            ),
+            Rule(
                 "events.k8s.io",
                 ("events",),
                 ("get", "create", "patch"),

@@ -110,7 +110,7 @@ class InferenceWorkloadController:
         override = spec.model.profile
         if override is not None and override.is_complete:
             return override.as_profile(spec.load.batch_size)
-        question = ProfileQuestion.of(spec)
+        question = ProfileQuestion.of(spec, known.key.namespace)
         stored, stored_key = known.status.profile, known.status.profile_key
         # A stored profile with overridden figures in it is nobody else's answer.
         if stored is not None and stored_key is not None and override is None and question.made(stored_key):

@@ -17,7 +17,8 @@ class OperatorOptions:
 
     ``namespace`` holds agents' hardware and the Lease. ``metrics_port`` 0: no metrics are served.
     ``model_networks`` are addresses that models may be read from though they are not public; plain http is
-    read only where there are any. ``identity`` is who holds the Lease.
+    read only where there are any. ``inspection_image`` is this program's image, for the Jobs that read models
+    under a workload's own identity; None: there are none. ``identity`` is who holds the Lease.
     """
 
     namespace: str
@@ -31,6 +32,9 @@ class OperatorOptions:
     model_networks: tuple[Network, ...] = ()
     model_files: bool = False
     model_retry_seconds: float = 5.0
+    inspection_image: str | None = None
+    inspection_deadline_seconds: int = 300
+    resync_seconds: float = 300.0
     leader_elect: bool = True
     metrics_port: int = 9090
     placement_workers: int = 16

@@ -2,6 +2,8 @@
 
 A question is a URL with everything that changes the answer. The answer is a profile, a failure that is
 tried again later, or nothing yet. After a restart statuses seed the store, so that no model is read twice.
+Now and then each store is asked whether the file is still the one that was read: a moved tag or a file that
+was replaced is read anew, and the old profile serves until the new one is there.
 """
 
 from __future__ import annotations
@@ -13,17 +15,27 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
+
+import aiohttp
 
 from tailwise.api.inference_workload import InferenceWorkloadSpec
 from tailwise.api.inference_workload_status import ProfileKey
 from tailwise.api.profile import ModelProfile
-from tailwise.models.errors import InspectionCrashed, InspectionError
+from tailwise.cluster.client import ApiError, Client
+from tailwise.controllers.inspection_job import JobAccess, JobQuestion, JobReader, JobSettings
+from tailwise.controllers.options import OperatorOptions
+from tailwise.models.errors import InspectionCrashed, InspectionError, InspectionJobFailed
+from tailwise.models.sources import Identity
 from tailwise.telemetry.metrics import OperatorMetrics
 
 _LOGGER = logging.getLogger(__name__)
 
-# Each reading is a process of its own with some 100 MiB.
+# Each reading is a process of its own with some 100 MiB; a Job is another machine's.
 _READINGS_AT_ONCE = 2
+_JOBS_AT_ONCE = 8
+# What a Job has read is read again to be compared: that costs a pod, so it is done seldom.
+_JOB_RECHECK_SECONDS = 6 * 3600.0
 # In first waits: what comes from the network passes sooner or later; what the file itself is to blame for
 # may be mended in place, but not by waiting.
 _LONGEST_RETRY = 60
@@ -32,25 +44,39 @@ _RETRY_OF_LASTING_FAILURES = 120
 
 @dataclass(frozen=True, slots=True)
 class ProfileQuestion:
-    """What to read and how; equal questions have equal answers."""
+    """What to read and how; equal questions have equal answers.
+
+    ``access`` is whose identity reads it, None for the operator's own: what one namespace may read is not
+    told to another.
+    """
 
     url: str
     format: str
     sha256: str | None
     input_shapes: tuple[tuple[str, tuple[int, ...]], ...]
     batch_size: int
+    access: JobAccess | None = None
 
     @staticmethod
-    def of(spec: InferenceWorkloadSpec) -> ProfileQuestion:
-        """The question that a workload asks."""
+    def of(spec: InferenceWorkloadSpec, namespace: str) -> ProfileQuestion:
+        """The question that a workload of that namespace asks."""
         model = spec.model
         shapes = tuple(sorted((shape.name, shape.dimensions) for shape in model.input_shapes))
-        return ProfileQuestion(model.url, model.format.value, model.sha256, shapes, spec.load.batch_size)
+        return ProfileQuestion(
+            model.url,
+            model.format.value,
+            model.sha256,
+            shapes,
+            spec.load.batch_size,
+            JobAccess.of(spec, namespace),
+        )
 
     @property
     def inputs_hash(self) -> str:
         """Digest of everything but the URL."""
-        fields = [self.format, self.sha256, self.input_shapes, self.batch_size]
+        fields: list[object] = [self.format, self.sha256, self.input_shapes, self.batch_size]
+        if self.access is not None:
+            fields.append([self.access.service_account, self.access.secret])
         return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:16]
 
     def key(self, profile: ModelProfile) -> ProfileKey:
@@ -72,6 +98,7 @@ class ProfileFailure:
 
 Answer = ModelProfile | ProfileFailure
 Inspect = Callable[[ProfileQuestion], Awaitable[ModelProfile]]
+Identify = Callable[[ProfileQuestion], Awaitable[Identity]]
 
 
 class ProfileStore:
@@ -87,6 +114,7 @@ class ProfileStore:
         metrics: OperatorMetrics | None = None,
         *,
         retry_seconds: float = 5.0,
+        identify: Identify | None = None,
     ) -> None:
         self._retry_seconds = retry_seconds
         self._inspect = inspect
@@ -94,7 +122,11 @@ class ProfileStore:
         self._metrics = metrics
         self._answers: dict[ProfileQuestion, Answer] = {}
         self._asked: dict[ProfileQuestion, asyncio.Task[None]] = {}
+        self._checks: dict[ProfileQuestion, asyncio.Task[None]] = {}
+        self._answered_at: dict[ProfileQuestion, float] = {}
+        self._identify = identify
         self._slots = asyncio.Semaphore(_READINGS_AT_ONCE)
+        self._job_slots = asyncio.Semaphore(_JOBS_AT_ONCE)
 
     def get(self, question: ProfileQuestion) -> Answer | None:
         """The answer so far; a question that is new is begun to be answered."""
@@ -107,19 +139,39 @@ class ProfileStore:
     def seed(self, question: ProfileQuestion, profile: ModelProfile) -> None:
         """Take an answer that an earlier process has found."""
         self._answers.setdefault(question, profile)
+        self._answered_at.setdefault(question, time.monotonic())
 
     def forget_all_but(self, wanted: set[ProfileQuestion]) -> None:
         """Drop what no workload asks any more."""
         for question in self._answers.keys() | self._asked.keys():
             if question not in wanted:
                 self._answers.pop(question, None)
-                task = self._asked.pop(question, None)
-                if task is not None:
-                    task.cancel()
+                self._answered_at.pop(question, None)
+                for tasks in (self._asked, self._checks):
+                    task = tasks.pop(question, None)
+                    if task is not None:
+                        task.cancel()
+
+    def check_all(self) -> None:
+        """Begin to ask all stores whether what was read is still what they hold."""
+        for question, answer in self._answers.items():
+            if question in self._asked or question in self._checks or not isinstance(answer, ModelProfile):
+                continue
+            if question.sha256 is not None:
+                continue  # A pinned file is the one it is.
+            task = asyncio.create_task(self._check(question, answer), name=f"check {question.url}")
+            self._checks[question] = task
+            task.add_done_callback(partial(self._checked, question))
+
+    def _checked(self, question: ProfileQuestion, task: asyncio.Task[None]) -> None:
+        if self._checks.get(question) is task:
+            del self._checks[question]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _LOGGER.error("model %s: the check for changes failed: %r", question.url, error)
 
     async def close(self) -> None:
         """End all readings."""
-        tasks = list(self._asked.values())
+        tasks = [*self._asked.values(), *self._checks.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -131,6 +183,7 @@ class ProfileStore:
             answer = await self._read(question, attempts)
             self._answers[question] = answer
             if isinstance(answer, ModelProfile):
+                self._answered_at[question] = time.monotonic()
                 self._asked.pop(question, None)
                 self._on_answer(question)
                 return
@@ -140,8 +193,42 @@ class ProfileStore:
             )
             await asyncio.sleep(self._retry_seconds * _retry_factor(answer))
 
+    async def _check(self, question: ProfileQuestion, known: ModelProfile) -> None:
+        """Read again what has changed. A store that does not answer proves nothing: the profile stays."""
+        if not await self._changed(question, known):
+            return
+        _LOGGER.info("model %s: the file may have changed and is read again", question.url)
+        answer = await self._read(question, attempts=1)
+        if self._answers.get(question) is not known:
+            return
+        if isinstance(answer, ProfileFailure):
+            if answer.error.retryable:
+                _LOGGER.warning("model %s: %s; its last profile stays", question.url, answer.error)
+                return
+            # As if it were asked for the first time: told, and tried again.
+            del self._answers[question]
+            self.get(question)
+            return
+        self._answers[question] = answer
+        self._answered_at[question] = time.monotonic()
+        if answer != known:
+            self._on_answer(question)
+
+    async def _changed(self, question: ProfileQuestion, known: ModelProfile) -> bool:
+        if question.access is not None:
+            return time.monotonic() - self._answered_at.get(question, 0.0) > _JOB_RECHECK_SECONDS
+        if self._identify is None or known.digest_source == "GraphSha256":
+            return False  # The store names nothing by which a change could be seen.
+        try:
+            async with self._slots:
+                now = await self._identify(question)
+        except InspectionError as error:
+            _LOGGER.info("model %s: not checked for changes: %s", question.url, error)
+            return False
+        return bool(now.value) and (now.value, now.source) != (known.digest, known.digest_source)
+
     async def _read(self, question: ProfileQuestion, attempts: int) -> Answer:
-        async with self._slots:
+        async with self._slots if question.access is None else self._job_slots:
             began = time.monotonic()
             answer: Answer
             try:
@@ -162,3 +249,27 @@ def _retry_factor(failure: ProfileFailure) -> float:
     if not failure.error.retryable:
         return _RETRY_OF_LASTING_FAILURES
     return float(min(2 ** min(failure.attempts - 1, 10), _LONGEST_RETRY))
+
+
+def job_reader(client: Client, options: OperatorOptions) -> JobReader | None:
+    """What reads models by Jobs; None where the operator was given no image for them."""
+    if not options.inspection_image:
+        return None
+    return JobReader(client, JobSettings(options.inspection_image, options.inspection_deadline_seconds))
+
+
+async def read_by_job(jobs: JobReader | None, question: ProfileQuestion) -> ModelProfile:
+    """Answer a question that has an ``access``; raises ``InspectionError``."""
+    if question.access is None:
+        raise ValueError("this question needs no Job")
+    if jobs is None:
+        raise InspectionJobFailed(
+            "it is read by a Job in the workload's namespace, and this operator has no --inspection-image"
+        )
+    asked = JobQuestion(
+        question.url, question.access, question.input_shapes, question.batch_size, question.sha256
+    )
+    try:
+        return await jobs.read(asked)
+    except (ApiError, aiohttp.ClientError, TimeoutError) as error:
+        raise InspectionJobFailed(f"the API server did not take the inspection Job ({error})") from error

@@ -31,13 +31,13 @@ from tailwise.controllers.latency_model import LatencyModelController
 from tailwise.controllers.observation import observe_all
 from tailwise.controllers.options import OperatorOptions
 from tailwise.controllers.placement import PlacementController
-from tailwise.controllers.profiles import ProfileQuestion, ProfileStore
+from tailwise.controllers.profiles import ProfileQuestion, ProfileStore, job_reader, read_by_job
 from tailwise.controllers.registry import Registry, latency_model_from_object, workload_from_object
 from tailwise.controllers.residents import Standing
 from tailwise.controllers.view import ClusterView, cluster_view
 from tailwise.domain.objects import Pod
 from tailwise.models.addresses import AddressPolicy
-from tailwise.models.inspection import InspectionRequest, inspect_async
+from tailwise.models.inspection import InspectionRequest, identify_async, inspect_async
 from tailwise.prediction.predictor import PriorPredictor
 from tailwise.telemetry.metrics import DataSource, OperatorMetrics, serve
 from tailwise.telemetry.pod_usage import used_cores
@@ -48,7 +48,6 @@ _LOGGER = logging.getLogger(__name__)
 
 # The API server sends something at least each minute; a replica this deaf is better started anew.
 _DEAF_SECONDS = 300.0
-_RESYNC_SECONDS = 300.0
 _CRD_RETRY_SECONDS = 2.0
 _LASTING = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 # A node that frees a core frees it for many waiting pods: they are tried again together.
@@ -96,8 +95,13 @@ class Runtime:
         )
         self._assessor = Assessor(self._view, PriorPredictor())
         self._profiles = ProfileStore(
-            self._inspect, self._profile_answered, self.metrics, retry_seconds=options.model_retry_seconds
+            self._inspect,
+            self._profile_answered,
+            self.metrics,
+            retry_seconds=options.model_retry_seconds,
+            identify=lambda question: identify_async(self._inspection(question)),
         )
+        self._jobs = job_reader(self._client, options)
         self._workload = InferenceWorkloadController(
             self._client, self._view, self._profiles, self._recorder.record, self._standing
         )
@@ -231,7 +235,7 @@ class Runtime:
             self._placement.workload_known(known.key)
         self._profiles.forget_all_but(
             {
-                ProfileQuestion.of(each.workload.spec)
+                ProfileQuestion.of(each.workload.spec, each.key.namespace)
                 for each in self.registry.workloads.values()
                 if each.workload
             }
@@ -291,7 +295,7 @@ class Runtime:
 
     def _profile_answered(self, question: ProfileQuestion) -> None:
         for key, known in self.registry.workloads.items():
-            if known.workload is not None and ProfileQuestion.of(known.workload.spec) == question:
+            if known.workload and ProfileQuestion.of(known.workload.spec, key.namespace) == question:
                 self._workloads.add(key)
                 self._add_gated(key)
                 self._placement.workload_known(key)
@@ -300,17 +304,21 @@ class Runtime:
         return self._assessor.standing(pods, datetime.now(UTC), policy.max_data_age_seconds)
 
     async def _inspect(self, question: ProfileQuestion) -> ModelProfile:
+        if question.access is not None:
+            return await read_by_job(self._jobs, question)
+        return await inspect_async(self._inspection(question))
+
+    def _inspection(self, question: ProfileQuestion) -> InspectionRequest:
+        """What the operator itself reads: with no credentials, from where its options allow."""
         networks = self.options.model_networks
-        return await inspect_async(
-            InspectionRequest(
-                url=question.url,
-                input_shapes=dict(question.input_shapes),
-                batch_size=question.batch_size,
-                sha256=question.sha256,
-                addresses=AddressPolicy(allowed_networks=networks),
-                allow_http=bool(networks),
-                allow_files=self.options.model_files,
-            )
+        return InspectionRequest(
+            url=question.url,
+            input_shapes=dict(question.input_shapes),
+            batch_size=question.batch_size,
+            sha256=question.sha256,
+            addresses=AddressPolicy(allowed_networks=networks),
+            allow_http=bool(networks),
+            allow_files=self.options.model_files,
         )
 
     # ---- what runs by time
@@ -378,9 +386,10 @@ class Runtime:
     async def _resync(self) -> None:
         """Look at everything again now and then: what no event told, time may have changed."""
         while True:
+            self._profiles.check_all()
             for key in self.registry.workloads:
                 self._workloads.add(key)
             for pod in self._view.pods.values():
                 if pod.gated and pod.workload:
                     self._pods.add(Key(pod.namespace, pod.name))
-            await asyncio.sleep(_RESYNC_SECONDS)
+            await asyncio.sleep(self.options.resync_seconds)

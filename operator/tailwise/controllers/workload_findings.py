@@ -32,13 +32,15 @@ _MODEL_REASONS: dict[str, Reason] = {
     errors.DigestMismatch.reason: Reason.DIGEST_MISMATCH,
     errors.InspectionTimeout.reason: Reason.MODEL_READ_TIMED_OUT,
     errors.InspectionCrashed.reason: Reason.MODEL_UNREADABLE,
+    errors.InspectionJobFailed.reason: Reason.INSPECTION_JOB_FAILED,
 }
 
 
 _BY_HAND = "give spec.model.profile by hand"
 _MODEL_WAYS_OUT: dict[Reason, str] = {
     Reason.MODEL_UNREACHABLE: "check the host, and that the operator's pod may reach it",
-    Reason.MODEL_FORBIDDEN: f"use a URL that needs none, or {_BY_HAND}",
+    Reason.MODEL_FORBIDDEN: "name a Secret in spec.model.secretRef, or a service account in "
+    f"spec.model.serviceAccountName, that may read it, or {_BY_HAND}",
     Reason.MODEL_INVALID: "give the URL of a whole ONNX file",
     Reason.MODEL_TOO_LARGE: _BY_HAND,
     Reason.DIGEST_MISMATCH: "correct it, or the file",

@@ -102,6 +102,7 @@ def workload_verdict(facts: WorkloadFacts) -> WorkloadVerdict:
     found = _findings(facts, mine, counts, placements)
     profile = facts.profile if isinstance(facts.profile, ModelProfile) else None
     workload = known.workload
+    question = ProfileQuestion.of(workload.spec, known.key.namespace) if workload else None
     status = InferenceWorkloadStatus(
         observed_generation=known.generation,
         conditions=with_findings(
@@ -112,7 +113,7 @@ def workload_verdict(facts: WorkloadFacts) -> WorkloadVerdict:
             order=INFERENCE_WORKLOAD_CONDITIONS,
         ),
         profile=profile,
-        profile_key=ProfileQuestion.of(workload.spec).key(profile) if profile and workload else None,
+        profile_key=question.key(profile) if profile and question else None,
         replicas=len(mine),
         ready_replicas=sum(pod.ready_at is not None for pod in mine),
         selector=f"{WORKLOAD_LABEL}={known.key.name}",

@@ -109,6 +109,13 @@ class InspectionCrashed(InspectionError):
     reason = "InspectionCrashed"
 
 
+class InspectionJobFailed(InspectionError):
+    """The Job that was to read the model under the workload's own identity gave no answer."""
+
+    reason = "InspectionJobFailed"
+    retryable = True
+
+
 ERRORS: dict[str, type[InspectionError]] = {
     error.reason: error
     for error in (
@@ -125,6 +132,7 @@ ERRORS: dict[str, type[InspectionError]] = {
         DigestMismatch,
         InspectionTimeout,
         InspectionCrashed,
+        InspectionJobFailed,
     )
 }
 
