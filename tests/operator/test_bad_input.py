@@ -348,4 +348,5 @@ async def test_a_placement_without_prometheus_says_that_its_load_is_stale(
     (placement,) = await until(listed, "the placement")
     assert placement["source"] == "Stale"
     assert "dataAgeSeconds" not in placement
+    assert (await look.workload("w"))["status"]["latencyModel"] == {"name": "prior", "version": 0}
     assert operator.running

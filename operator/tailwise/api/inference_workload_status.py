@@ -112,7 +112,11 @@ class CandidateSummary(StatusDocument):
 class ServingLatencyModel(StatusDocument):
     """The LatencyModel that answers for the workload."""
 
-    name: str = Field("", max_length=253, description="Its name; empty for the built-in prior.")
+    name: str = Field(
+        "prior",
+        max_length=253,
+        description="Its name; prior, the built-in physics prior, where none is asked for or it is not there.",
+    )
     version: int = Field(0, ge=0, description="Its active version; 0 is the prior.")
 
 

@@ -125,9 +125,18 @@ def workload_verdict(facts: WorkloadFacts) -> WorkloadVerdict:
         ),
         observed_p90_milliseconds=_observed(before.observed_p90_milliseconds, facts.observation),
         candidates=facts.note.candidates if facts.note and facts.note.candidates else before.candidates,
-        latency_model=ServingLatencyModel(),
+        latency_model=_serving(facts),
     )
     return WorkloadVerdict(status, found)
+
+
+def _serving(facts: WorkloadFacts) -> ServingLatencyModel:
+    """Which LatencyModel answers: the one that is asked for, while it is there."""
+    workload = facts.known.workload
+    reference = workload.spec.latency_model_ref if workload else None
+    if reference is None or facts.latency_model_missing:
+        return ServingLatencyModel()
+    return ServingLatencyModel(name=reference.name)
 
 
 def settles_at(facts: WorkloadFacts) -> datetime | None:
