@@ -115,7 +115,7 @@ class ServingLatencyModel(StatusDocument):
     name: str = Field(
         "prior",
         max_length=253,
-        description="Its name; prior, the built-in physics prior, where none is asked for or it is not there.",
+        description="Its name; prior, the built-in physics prior, if none is asked for or it is not there.",
     )
     version: int = Field(0, ge=0, description="Its active version; 0 is the prior.")
 
