@@ -10,7 +10,7 @@ from typing import Any
 
 from tailwise.api.inference_workload import InferenceWorkloadSpec
 from tailwise.api.latency_model import LatencyModelSpec
-from tailwise.api.placement_policy import Binding, Objective, Policy
+from tailwise.api.placement_policy import Binding
 from tailwise.api.training_policy import FeatureSet
 
 _WORKLOAD: Mapping[str, Callable[[InferenceWorkloadSpec], bool]] = {
@@ -18,8 +18,6 @@ _WORKLOAD: Mapping[str, Callable[[InferenceWorkloadSpec], bool]] = {
     "spec.serving.port": lambda spec: spec.serving is not None and spec.serving.port is not None,
     "spec.serving.modelName": lambda spec: spec.serving is not None and spec.serving.model_name is not None,
     "spec.placement.binding: NodeName": lambda spec: spec.placement.binding is Binding.NODE_NAME,
-    "spec.placement.policy: Feasible": lambda spec: spec.placement.policy is Policy.FEASIBLE,
-    "spec.placement.objective: Tightest": lambda spec: spec.placement.objective is Objective.TIGHTEST,
     "spec.placement.relocation": lambda spec: spec.placement.relocation is not None,
 }
 

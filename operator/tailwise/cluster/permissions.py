@@ -40,8 +40,9 @@ ROLES = (
             Rule(
                 "",
                 ("pods",),
-                ("list", "watch", "patch"),
-                "pods are watched, and patched once: affinity, annotations, gate",
+                ("list", "watch", "patch", "delete"),
+                "pods are watched, patched once (affinity, annotations, gate), and deleted where "
+                "kube-scheduler refuses one that its controller makes again",
             ),
             Rule("", ("nodes",), ("list", "watch"), "candidates"),
             Rule(GROUP, ("inferenceworkloads", "latencymodels"), ("list", "watch"), "the two kinds"),

@@ -84,6 +84,7 @@ class Assessment:
     utilisation: Floats
     effects: NeighbourEffects | None
     expected_millicores: int
+    table: NodeTable
 
 
 class Assessor:
@@ -91,6 +92,7 @@ class Assessor:
 
     def __init__(self, view: ClusterView, predictor: Predictor) -> None:
         self.view = view
+        self.predictor = predictor
         self.utilisation: Utilisation | None = None
         self.ledger = assumption.AssumedLoad()
         self.residents = Residents()
@@ -169,8 +171,11 @@ class Assessor:
         if old is not None and ending:
             self.residents.remove(old.uid)
             self.ledger = assumption.discard(self.ledger, old.uid)
-        elif new is not None and new.ready_at is not None:
-            self.ledger = assumption.mark_ready(self.ledger, new.uid, new.ready_at)
+        elif new is not None:
+            if new.node_name:
+                self.ledger = assumption.move(self.ledger, new.uid, new.node_name)
+            if new.ready_at is not None:
+                self.ledger = assumption.mark_ready(self.ledger, new.uid, new.ready_at)
 
     # ---- the question
 
@@ -227,13 +232,13 @@ class Assessor:
         total = load.shown + load.coming
         best = decision.best
         if best is None:
-            return Assessment(decision, predicted, total, effects, 0)
+            return Assessment(decision, predicted, total, effects, 0, snapshot.table)
         table = self._tables.table(key, facts.classes[int(facts.class_index[best.position])])
         if table is not None:
             p50 = table.at(float(load.shown[best.position]), float(load.coming[best.position]))[0]
             decision = replace(decision, best=replace(best, p50_milliseconds=p50))
         cores = float(expected[facts.class_index[best.position]])
-        return Assessment(decision, predicted, total, effects, round(cores * 1000))
+        return Assessment(decision, predicted, total, effects, round(cores * 1000), snapshot.table)
 
     def standing(self, pods: Iterable[Pod], now: datetime, oldest_seconds: float) -> dict[str, Standing]:
         """What is predicted now for pods where they stand, by uid; one without a table is left out."""
@@ -257,7 +262,7 @@ class Assessor:
             age = float(load.age_seconds[position])
             found[each.uid] = Standing(
                 *table.at(shown, others),
-                source=PredictionSource.STALE if unknown else PredictionSource(table.source.value),
+                source=PredictionSource.STALE if unknown else table.source,
                 age_seconds=None if math.isnan(age) else age,
             )
         return found

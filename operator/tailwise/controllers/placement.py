@@ -19,7 +19,7 @@ from tailwise.api.conditions import Reason
 from tailwise.api.inference_workload import InferenceWorkloadSpec
 from tailwise.api.inference_workload_status import CandidateSummary, PlacementResult
 from tailwise.api.labels import WORKLOAD_LABEL
-from tailwise.api.placement_policy import PlacementPolicy
+from tailwise.api.placement_policy import PlacementPolicy, Policy
 from tailwise.api.profile import ModelProfile
 from tailwise.cluster import apply, events
 from tailwise.cluster.apply import Outcome
@@ -29,14 +29,19 @@ from tailwise.cluster.reflector import Key
 from tailwise.controllers.assessment import Assessment, Assessor
 from tailwise.controllers.inference_workload import InferenceWorkloadController
 from tailwise.controllers.profiles import ProfileFailure
+from tailwise.controllers.refused_pods import RefusedPods
 from tailwise.controllers.registry import KnownWorkload
+from tailwise.controllers.remedy import RemedyFinder
 from tailwise.controllers.serving import serving_of
 from tailwise.controllers.view import ClusterView, made_by
 from tailwise.controllers.workload_findings import describe_failure
 from tailwise.controllers.workload_status import PlacementNote, claimed_twice
 from tailwise.domain.fallback import Hold, Release, fallback_step
+from tailwise.domain.feasible import feasible_nodes
 from tailwise.domain.objects import Pod
-from tailwise.domain.placement import record_of, release, require_node
+from tailwise.domain.placement import record_of, release, require_any, require_node
+from tailwise.domain.record import PlacementRecord
+from tailwise.domain.refusal import is_refused, is_remade
 from tailwise.domain.scoring import DecisionOutcome
 from tailwise.domain.verdicts import candidate_summary
 from tailwise.telemetry.metrics import OperatorMetrics
@@ -99,6 +104,12 @@ class PlacementController:
     waiting: set[Key] = field(default_factory=set)
     # Opened by this process; the watch may still show their gate.
     _opened: set[str] = field(default_factory=set)
+    _refused: RefusedPods = field(init=False)
+    _remedies: RemedyFinder = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._refused = RefusedPods(self.client, self.record)
+        self._remedies = RemedyFinder(self.view, self.assessor)
 
     def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         """Follow what the watch tells of pods."""
@@ -148,6 +159,8 @@ class PlacementController:
     async def reconcile(self, key: Key) -> float | None:
         """Place a pod, or say why not; returns when to try again."""
         pod = self.view.pods.get(key.namespace, key.name)
+        if pod is not None and is_refused(pod):
+            return await self._refused.reconcile(pod, datetime.now(UTC))
         if pod is None or not pod.gated or pod.deleted_at is not None or pod.uid in self._opened:
             self._waits(key, False)
             return None
@@ -178,7 +191,8 @@ class PlacementController:
         # From here to the return nothing is awaited.
         began = time.perf_counter()
         now = datetime.now(UTC)
-        assessment = self.assessor.assess(pod, spec, profile, now)
+        set_aside = self._refused.set_aside(known.key, now)
+        assessment = self.assessor.assess(pod, spec, profile, now, set_aside=set_aside)
         decision = assessment.decision
         if decision.node is not None:
             self.assessor.assume(pod, decision.node, (spec, profile), now)
@@ -187,9 +201,12 @@ class PlacementController:
             return assessment
         for refusal, nodes in decision.verdicts.counts():
             self.metrics.rejected(refusal.by.name.lower(), nodes)
+        way_out = _WAYS_OUT.get(decision.outcome, "")
+        if decision.outcome is DecisionOutcome.SLO_UNATTAINABLE:
+            way_out = await self._remedies.find(pod, spec, profile, assessment) or way_out
         return _Undecided(
             _REASONS[decision.outcome],
-            decision.message() + _WAYS_OUT.get(decision.outcome, ""),
+            decision.message() + way_out,
             candidate_summary(decision.verdicts),
             no_node=True,
         )
@@ -202,7 +219,7 @@ class PlacementController:
         assert best is not None  # noqa: S101 - _assess has seen to it
         now = datetime.now(UTC)
         try:
-            written = await self._patch(pod, require_node(pod, best.node, record_of(best, now)))
+            written = await self._patch(pod, self._operations(pod, known, assessment, record_of(best, now)))
         except BaseException:
             # The answer is unknown: the watch will tell, and until then the pod counts where it was sent.
             self.metrics.placed("Failed")
@@ -220,6 +237,24 @@ class PlacementController:
         self.workload_changed(known.key)
         _LOGGER.info("%s", decision.message(), extra={"object": f"Pod/{pod.namespace}/{pod.name}"})
         return None
+
+    def _operations(
+        self, pod: Pod, known: KnownWorkload, assessment: Assessment, record: PlacementRecord
+    ) -> list[dict[str, Any]]:
+        """The patch: the winner alone, or all feasible nodes where the policy or the pod's making asks it."""
+        policy = known.workload.spec.placement if known.workload else PlacementPolicy()
+        several = policy.policy is Policy.FEASIBLE
+        if several or not is_remade(pod):
+            nodes = feasible_nodes(
+                assessment.decision,
+                assessment.predicted.bound_milliseconds,
+                assessment.table,
+                objective=policy.objective,
+                insist_on_winner=not several,
+            )
+            if nodes:
+                return require_any(pod, nodes, record)
+        return require_node(pod, record.node, record)
 
     async def _patch(self, pod: Pod, operations: Sequence[dict[str, Any]]) -> _Undecided | None:
         """Send the one patch; None when the gate is open, by this patch or by somebody else's."""

@@ -36,6 +36,7 @@ from tailwise.controllers.registry import Registry, latency_model_from_object, w
 from tailwise.controllers.residents import Standing
 from tailwise.controllers.view import ClusterView, cluster_view
 from tailwise.domain.objects import Pod
+from tailwise.domain.refusal import is_refused
 from tailwise.models.addresses import AddressPolicy
 from tailwise.models.inspection import InspectionRequest, identify_async, inspect_async
 from tailwise.prediction.predictor import PriorPredictor
@@ -266,7 +267,7 @@ class Runtime:
         return round(silence, 1)
 
     def _follow(self, view: ClusterView) -> None:
-        view.interests.gated_pod = self._pods.add
+        view.interests.undecided_pod = self._pods.add
         view.interests.workload_pods = self._workloads.add
         view.interests.capacity = self._capacity_changed
         view.interests.event = self._recorder.record
@@ -390,6 +391,6 @@ class Runtime:
             for key in self.registry.workloads:
                 self._workloads.add(key)
             for pod in self._view.pods.values():
-                if pod.gated and pod.workload:
+                if pod.workload and (pod.gated or is_refused(pod)):
                     self._pods.add(Key(pod.namespace, pod.name))
             await asyncio.sleep(self.options.resync_seconds)

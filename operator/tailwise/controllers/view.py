@@ -20,6 +20,7 @@ from tailwise.controllers.deployment import MADE_BY_LABEL
 from tailwise.controllers.registry import Registry
 from tailwise.domain.objects import Node, Pod
 from tailwise.domain.parse import node_from_object, pod_from_object
+from tailwise.domain.refusal import is_refused
 from tailwise.domain.state import ClusterState
 
 Raw = Mapping[str, Any]
@@ -43,7 +44,8 @@ class DeploymentState:
 class Interests:
     """Who is told what; each is called in the event loop and must return at once."""
 
-    gated_pod: Callable[[Key], None] = lambda _: None
+    # A pod that waits for a decision, or that its node refused after one.
+    undecided_pod: Callable[[Key], None] = lambda _: None
     workload_pods: Callable[[Key], None] = lambda _: None
     capacity: Callable[[], None] = lambda: None
     event: Callable[[Event], None] = lambda _: None
@@ -181,8 +183,8 @@ def _pod_changed(view: ClusterView, key: Key, old: Pod | None, new: Pod | None) 
     view.interests.pod(old, new)
     for workload in before | after:
         view.interests.workload_pods(workload)
-    if new is not None and new.gated and new.deleted_at is None:
-        view.interests.gated_pod(key)
+    if new is not None and new.deleted_at is None and (new.gated or is_refused(new)):
+        view.interests.undecided_pod(key)
 
 
 def _deployment(obj: Raw) -> DeploymentState:

@@ -245,11 +245,13 @@ def _placement(
     seen = facts.observation.pods.get(pod.name) if facts.observation else None
     placed = record.result is PlacementResult.PLACED
     standing = facts.standing.get(pod.uid) if placed else None
-    if before is not None and before.node != record.node:
+    # Of several feasible nodes kube-scheduler may have chosen another than the one named first.
+    node = pod.node_name or record.node if placed else record.node
+    if before is not None and before.node != node:
         before = None
     return Placement(
         pod=pod.name,
-        node=record.node,
+        node=node,
         result=record.result,
         **_predicted(record, before, standing),
         latency_model_version=0 if record.source is not None else None,

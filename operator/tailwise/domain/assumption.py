@@ -7,7 +7,7 @@ placement; as the node's utilisation comes to include the pod, they are handed o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from math import ceil
 
@@ -78,6 +78,14 @@ def assume(ledger: AssumedLoad, assumption: Assumption) -> AssumedLoad:
 def discard(ledger: AssumedLoad, uid: str) -> AssumedLoad:
     """The ledger without a pod that is gone, or was never placed after all."""
     return _with(ledger, uid, None, 0) if uid in ledger.by_pod else ledger
+
+
+def move(ledger: AssumedLoad, uid: str, node: str) -> AssumedLoad:
+    """The ledger after a pod was bound: its load comes where it is, if that is not where it was expected."""
+    entry = ledger.by_pod.get(uid)
+    if entry is None or entry.node == node:
+        return ledger
+    return _with(ledger, uid, replace(entry, node=node), ledger.counted[uid])
 
 
 def mark_ready(ledger: AssumedLoad, uid: str, ready_at: datetime) -> AssumedLoad:

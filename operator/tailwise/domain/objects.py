@@ -89,6 +89,8 @@ class Pod:
     phase: PodPhase = PodPhase.PENDING
     # spec.nodeName: bound by kube-scheduler, or written by the pod's author.
     node_name: str = ""
+    # Where kube-scheduler has evicted others to make room for the pod.
+    nominated_node: str = ""
     gates: tuple[str, ...] = ()
     scheduler_name: str = "default-scheduler"
     deleted_at: datetime | None = None

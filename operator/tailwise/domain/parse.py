@@ -77,6 +77,7 @@ def pod_from_object(obj: Object) -> Pod:
         resource_version=metadata.get("resourceVersion", ""),
         phase=_phase(status),
         node_name=intern(spec.get("nodeName") or ""),
+        nominated_node=intern(status.get("nominatedNodeName") or ""),
         gates=tuple(intern(gate["name"]) for gate in spec.get("schedulingGates") or ()),
         scheduler_name=intern(spec.get("schedulerName") or "default-scheduler"),
         deleted_at=parse_time(metadata.get("deletionTimestamp")),

@@ -183,8 +183,8 @@ def decide(
     if effects is not None:
         score = score + effects.added_milliseconds
     if objective is Objective.TIGHTEST:
-        # Least headroom first: a figure that falls as the bound rises to the SLO.
-        score = slo_milliseconds - predicted.bound_milliseconds
+        # Least headroom first. The bound itself, for two of them are alike by their own size, not the SLO's.
+        score = -predicted.bound_milliseconds
     winner = _choose(feasible, score, preferences)
     others = feasible.copy()
     others[winner] = False

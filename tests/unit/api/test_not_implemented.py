@@ -36,8 +36,6 @@ def test_a_minimal_workload_uses_nothing_that_is_missing() -> None:
         ),
         ({"slo": {"latencyMilliseconds": 5, "percentile": 99}}, "spec.slo.percentile"),
         ({"placement": {"binding": "NodeName"}}, "spec.placement.binding"),
-        ({"placement": {"policy": "Feasible"}}, "spec.placement.policy"),
-        ({"placement": {"objective": "Tightest"}}, "spec.placement.objective"),
         ({"placement": {"relocation": {"mode": "WhenBetter"}}}, "spec.placement.relocation"),
     ],
 )
@@ -52,7 +50,8 @@ def test_a_workloads_field_without_behaviour_is_named(fields: dict[str, Any], ex
         {
             "placement": {
                 "binding": "NodeAffinity",
-                "policy": "Best",
+                "policy": "Feasible",
+                "objective": "Tightest",
                 "neighbours": "Ignore",
                 "fallback": "Hold",
             }

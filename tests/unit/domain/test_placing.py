@@ -69,6 +69,17 @@ def test_tightest_takes_the_least_headroom_that_still_holds() -> None:
     assert decision.node == "b"
 
 
+def test_tightest_tells_nodes_apart_however_far_the_slo() -> None:
+    decision = decide(
+        all_fit(("a", "b")),
+        predicted(10, 20),
+        _equal(2),
+        slo_milliseconds=60_000,
+        objective=Objective.TIGHTEST,
+    )
+    assert decision.node == "b"
+
+
 def test_where_no_node_meets_the_slo_the_nearest_is_named_with_what_it_lacks() -> None:
     decision = decide(all_fit(("node-1", "node-7")), predicted(50, 40), _equal(2), slo_milliseconds=30)
     assert decision.outcome is DecisionOutcome.SLO_UNATTAINABLE
