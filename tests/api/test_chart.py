@@ -129,6 +129,11 @@ def test_operator_and_agent_understand_the_arguments_that_the_chart_gives_them(
         ("utilisation.preset=Guess", "/utilisation/preset"),
         ("utilisation.preset=Custom", "/utilisation/cpuQuery"),
         ("models.allowedNetworks={anywhere}", "/models/allowedNetworks"),
+        ("models.allowedNetworks={10.0.0.0/33}", "/models/allowedNetworks"),
+        ("models.allowedNetworks={300.0.0.0/8}", "/models/allowedNetworks"),
+        ("models.allowedNetworks={fd00::/129}", "/models/allowedNetworks"),
+        ("agent.enabled=perhaps", "/agent/enabled"),
+        ("image.repository=", "/image/repository"),
         ("placementGate.policy=Maybe", "/placementGate/policy"),
     ],
 )

@@ -231,7 +231,7 @@ def _http_url(text: str) -> str:
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     try:
-        return ipaddress.ip_network(text)
+        return ipaddress.ip_network(text, strict=False)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{error}; give a CIDR such as 10.96.0.0/12") from None
 
