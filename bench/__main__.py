@@ -1,6 +1,6 @@
-"""Measures Tailwise: python -m bench [decision|placement|prior] [--full] [--json FILE].
+"""Measures Tailwise: python -m bench [decision|placement|training|prior] [--full] [--json FILE].
 
-Without a name all three run, one after another. Figures come with the machine's load, and nothing is
+Without a name all run, one after another. Figures come with the machine's load, and nothing is
 compared with a threshold: what is fast or slow depends on the machine and on who else uses it.
 """
 
@@ -76,10 +76,50 @@ def _prior(options: argparse.Namespace) -> Any:
     return [asdict(each) for each in runs]
 
 
+def _training_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rows", type=int, help="synthetic rows; --full: 100,000")
+    parser.add_argument("--profiles", type=int, default=100, help="models")
+    parser.add_argument("--node-classes", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=2, help="of training; tables take one")
+
+
+def _training(options: argparse.Namespace) -> Any:
+    from bench import training  # noqa: PLC0415
+
+    figures = training.measure(
+        options.rows, options.profiles, options.node_classes, options.threads, options.full, _write
+    )
+    for stage in figures.stages:
+        _write(f"{stage.stage:12s} {stage.seconds:8.1f} s")
+    _write(
+        f"{figures.rows} rows, {figures.candidates} candidates: {figures.seconds:.0f} s, "
+        f"{figures.cpu_seconds:.0f} s of CPU, peak {figures.peak_mebibytes:.0f} MiB, "
+        f"artefact {figures.artefact_bytes / 1024:.0f} KiB"
+    )
+    for name, seconds in figures.table_seconds.items():
+        _write(f"{figures.tables} tables of 101 utilisations, {name}: {seconds:.1f} s of CPU on one core")
+    return asdict(figures)
+
+
+def _profiles_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--profiled", nargs="+", metavar="NAME", help="of tests/models; default: all")
+    parser.add_argument("--counters", nargs="+", metavar="NAME", help="tailwise, onnx, onnx-tool ...")
+    parser.add_argument("--runs", type=int, metavar="N", help="runs of each, of which the median is told")
+
+
+def _profiles(options: argparse.Namespace) -> Any:
+    from bench.profiles import compare  # noqa: PLC0415
+
+    runs = options.runs or (5 if options.full else 1)
+    return [asdict(each) for each in compare.compare(options.profiled, options.counters, runs, _write)]
+
+
 BENCHMARKS = (
     Benchmark("decision", "how long one placement decision takes", _decision_arguments, _decision),
     Benchmark("placement", "pods a second, with and without Tailwise", _placement_arguments, _placement),
+    Benchmark("training", "how long training and prediction tables take", _training_arguments, _training),
     Benchmark("prior", "predicted P90 against ONNX Runtime on this machine", _prior_arguments, _prior),
+    Benchmark("profiles", "FLOPs of models against other counters", _profiles_arguments, _profiles),
 )
 
 

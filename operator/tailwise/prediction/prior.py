@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tailwise.api.hardware import NodeHardware
 from tailwise.api.profile import ModelProfile
@@ -135,14 +136,31 @@ def latencies(
     """
     lower = UTILISATION_GRID[utilisation.max() > UTILISATION_GRID]
     points, place = np.unique(np.concatenate([utilisation, lower]), return_inverse=True)
-    share = pod_share(hardware, serving, points)
+    share, back = _distinct(pod_share(hardware, serving, points))
     if serving.requests_per_second:
         samples = _open_loop(cost, serving, share, sigma)
     else:
         samples = _closed_loop(cost, serving, share, sigma)
     wanted = place[: len(utilisation)]
-    p50, p90 = (np.maximum.accumulate(nearest_rank(samples, percentile))[wanted] for percentile in (0.5, 0.9))
+    p50, p90 = (
+        np.maximum.accumulate(nearest_rank(samples, percentile)[back])[wanted] for percentile in (0.5, 0.9)
+    )
     return Latencies(p50, p90)
+
+
+def _distinct(share: Share) -> tuple[Share, NDArray[np.intp]]:
+    """Each share once, and its place for every load: while others leave enough, all are the same."""
+    columns = np.stack(
+        [
+            share.rate_cores,
+            *(np.broadcast_to(quota.quota_milliseconds, share.rate_cores.shape) for quota in share.quotas),
+        ]
+    )
+    kept, back = np.unique(columns, axis=1, return_inverse=True)
+    quotas = tuple(
+        Quota(row, quota.period_milliseconds) for row, quota in zip(kept[1:], share.quotas, strict=True)
+    )
+    return Share(kept[0], quotas), back.reshape(-1)
 
 
 def _closed_loop(cost: QueryCost, serving: Serving, share: Share, sigma: float) -> FloatArray:
