@@ -23,6 +23,8 @@ def main() -> int:
     _limit(resource.RLIMIT_CPU, cpu)
     _limit(resource.RLIMIT_NOFILE, files)
     _limit(resource.RLIMIT_CORE, 0)
+    # The operator's own work comes first on a busy node.
+    os.nice(10)
 
     from tailwise.models.errors import InspectionCrashed, InspectionError  # noqa: PLC0415 -- limits come first
     from tailwise.models.inspection import ChildAnswer, ChildRequest  # noqa: PLC0415

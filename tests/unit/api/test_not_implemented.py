@@ -29,11 +29,6 @@ def test_a_minimal_workload_uses_nothing_that_is_missing() -> None:
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"model": {"url": "s3://b/m.onnx"}}, "spec.model.url"),
-        (
-            {"model": {"url": "https://a/m.onnx", "serviceAccountName": "reader"}},
-            "spec.model.serviceAccountName",
-        ),
         ({"slo": {"latencyMilliseconds": 5, "percentile": 99}}, "spec.slo.percentile"),
         ({"placement": {"binding": "NodeName"}}, "spec.placement.binding"),
         ({"placement": {"relocation": {"mode": "WhenBetter"}}}, "spec.placement.relocation"),
@@ -57,6 +52,7 @@ def test_a_workloads_field_without_behaviour_is_named(fields: dict[str, Any], ex
             }
         },
         {"placement": {"neighbours": "Respect"}},
+        {"model": {"url": "s3://b/m.onnx", "serviceAccountName": "reader", "secretRef": {"name": "keys"}}},
         {"load": {"batchSize": 8, "concurrency": 4, "requestsPerSecond": 10}},
         {"metrics": {"preset": "Triton"}},
         {"latencyModelRef": {"name": "default"}},
