@@ -107,8 +107,8 @@ class PlacementPolicy(Document):
         120,
         ge=15,
         le=86_400,
-        description="Age of a node's utilisation past which it counts as stale: predictions then do without "
-        "it and say so.",
+        description="Age of a node's utilisation past which the bound widens; past twice that the prediction "
+        "does without it and says Stale.",
     )
     relocation: Relocation | None = Field(
         None, description="Moving pods that run. Default: they are never moved."

@@ -27,7 +27,7 @@ from tailwise.controllers.residents import NodeCapacity, Resident, Residents, St
 from tailwise.controllers.serving import expected_millicores, serving_of
 from tailwise.controllers.view import ClusterView
 from tailwise.domain import assumption
-from tailwise.domain.capacity import Floats, assumed_utilisation
+from tailwise.domain.capacity import Floats, assumed_utilisation, known_load
 from tailwise.domain.filtering import filter_nodes
 from tailwise.domain.neighbours import demanded
 from tailwise.domain.objects import Pod
@@ -73,6 +73,8 @@ class _Load:
     shown: Floats
     coming: Floats
     age_seconds: Floats
+    # 0 for fresh samples to 1 for the oldest that count.
+    doubt: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,8 +262,11 @@ class Assessor:
             unknown = math.isnan(shown)
             others = max(0.0, coming - own) if unknown else max(-shown, coming - own)
             age = float(load.age_seconds[position])
+            p50, p90, bound = table.at(shown, others)
             found[each.uid] = Standing(
-                *table.at(shown, others),
+                p50,
+                p90,
+                bound * (1.0 + float(load.doubt[position]) * (table.unknown.bound_factor - 1.0)),
                 source=PredictionSource.STALE if unknown else table.source,
                 age_seconds=None if math.isnan(age) else age,
             )
@@ -289,7 +294,8 @@ class Assessor:
         return resident
 
     def _load(self, table: NodeTable, facts: NodeFacts, now: datetime, oldest_seconds: float) -> _Load:
-        measured, ages = _utilisation(facts, now, oldest_seconds)
+        ages = np.maximum(now.timestamp() - facts.sampled_at, 0.0)
+        measured, doubt = known_load(facts.utilisation, ages, oldest_seconds)
         coming = self.ledger.cores(table)
         wanted, shown = self.residents.wanted_cores(table, coming)
         return _Load(
@@ -299,6 +305,7 @@ class Assessor:
                 np.where(np.isnan(measured), np.maximum(wanted, coming), coming), facts.capacity_cores
             ),
             age_seconds=ages,
+            doubt=doubt,
         )
 
     def _predict(self, facts: NodeFacts, key: Hashable, load: _Load) -> PredictedLatencies:
@@ -311,6 +318,8 @@ class Assessor:
         if stacked is not None and stacked.stack is not None:
             rows = facts.class_index[known]
             p90[known], bound[known] = stacked.stack.lookup(rows, load.shown[known], load.coming[known])
+            # Old samples are worth less and less, at the end no more than none.
+            bound[known] *= 1.0 + load.doubt[known] * (stacked.stack.unknown_bound_factor[rows] - 1.0)
             sources[known] = stacked.source_codes[rows]
             sources[known & np.isnan(load.shown)] = SOURCES.index(PredictionSource.STALE)
         return PredictedLatencies(
@@ -368,14 +377,6 @@ class Assessor:
             self.residents.tables_changed(anywhere=True)
         self._facts = _Made(snapshot.table, self.utilisation, facts)
         return facts
-
-
-def _utilisation(facts: NodeFacts, now: datetime, oldest_seconds: float) -> tuple[Floats, Floats]:
-    """Measured utilisation, NaN where too old; and the age of each value in seconds."""
-    ages = np.maximum(now.timestamp() - facts.sampled_at, 0.0)
-    with np.errstate(invalid="ignore"):
-        fresh = np.where(ages <= oldest_seconds, facts.utilisation, np.nan)
-    return fresh, ages
 
 
 def _rotation(pod: Pod) -> int:

@@ -36,6 +36,18 @@ def effective_capacity(
     )
 
 
+def known_load(utilisation: Floats, age_seconds: Floats, oldest_seconds: float) -> tuple[Floats, Floats]:
+    """Utilisation that may still be used, and how doubtful it is by its age; each (nodes,).
+
+    Doubt is 0 up to ``oldest_seconds`` and grows to 1 at twice that; past it the utilisation is NaN, for then
+    it says no more than none.
+    """
+    with np.errstate(invalid="ignore"):
+        doubt = np.clip((age_seconds - oldest_seconds) / oldest_seconds, 0.0, 1.0)
+        known = np.where(age_seconds <= 2 * oldest_seconds, utilisation, np.nan)
+    return known, np.where(np.isnan(known), 0.0, doubt)
+
+
 def assumed_utilisation(assumed_cores: Floats, capacity_cores: Floats) -> Floats:
     """What assumed pods add to U_C, as a fraction of the node's cores.
 
