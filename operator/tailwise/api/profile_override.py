@@ -70,15 +70,18 @@ class ProfileOverride(Document):
     def over(self, profile: ModelProfile) -> ModelProfile:
         """``profile`` with the fields given here in the place of its own."""
         given = {name: value for name in _REPLACED if (value := getattr(self, name)) is not None}
+        if self.flops_by_kind is not None:
+            given.setdefault("flops", self.flops_by_kind.total)
+        elif self.flops is not None:
+            given["flops_by_kind"] = _in_proportion(profile.flops_by_kind, self.flops)
         made = profile.model_copy(update=given)
-        if self.flops is not None and self.flops_by_kind is None:
-            by_kind = _in_proportion(profile.flops_by_kind, self.flops)
-            made = made.model_copy(update={"flops_by_kind": by_kind})
-        moved = made.moved_weight_bytes + made.moved_activation_bytes
-        intensity = intensity_milliflops_per_byte(made.flops, moved)
-        work = self.work or _scaled(profile.work, profile.flops, self.flops)
+        work = self.work or _scaled(profile.work, profile.flops, given.get("flops"))
         if self.operator_count is not None:
             work = work.model_copy(update={"operator_count": self.operator_count})
+        moved = made.moved_weight_bytes + made.moved_activation_bytes
+        intensity = intensity_milliflops_per_byte(made.flops, moved)
+        if not {"flops", "moved_weight_bytes", "moved_activation_bytes"} & given.keys():
+            intensity = profile.arithmetic_intensity_milliflops_per_byte
         return made.model_copy(update={"work": work, "arithmetic_intensity_milliflops_per_byte": intensity})
 
 

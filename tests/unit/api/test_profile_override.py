@@ -44,3 +44,31 @@ def test_flops_alone_need_the_graph_and_say_so() -> None:
     assert not override.is_complete
     with pytest.raises(ValueError, match=r"spec\.model\.profile needs flops and parameterBytes"):
         override.as_profile(batch_size=1)
+
+
+def test_given_flops_keep_the_shares_of_the_kinds_and_their_sum() -> None:
+    counted = COUNTED.model_copy(update={"flops_by_kind": FlopsByKind(convolution=667, matmul=333)})
+    kinds = ProfileOverride(flops=500).over(counted).flops_by_kind
+    assert (kinds.convolution, kinds.matmul, kinds.total) == (333, 166, 500)
+    given = FlopsByKind(matmul=300, other=4)
+    profile = ProfileOverride(flops_by_kind=given).over(counted)
+    assert (profile.flops, profile.flops_by_kind) == (304, given)
+
+
+def test_every_figure_of_a_profile_can_be_given() -> None:
+    override = ProfileOverride(
+        flops=900,
+        multiply_accumulates=450,
+        parameters=3,
+        parameter_bytes=6,
+        activation_bytes=8,
+        moved_weight_bytes=100,
+        moved_activation_bytes=200,
+        depth=9,
+        precision="float16",
+    )
+    profile = override.over(COUNTED)
+    for name, value in override.model_dump(by_alias=False, exclude_none=True).items():
+        assert getattr(profile, name) == value
+    assert profile.arithmetic_intensity_milliflops_per_byte == 3_000
+    assert profile.arithmetic_intensity == 3.0
