@@ -170,6 +170,12 @@ disabled_plugins = [
   "io.containerd.snapshotter.v1.zfs"]
 [grpc]
   address = "{socket}"
+# A new image of an old name takes the old one's layers over: collected meanwhile, they fail the import. Only
+# `_import` collects, when all is there.
+[plugins."io.containerd.gc.v1.scheduler"]
+  startup_delay = "1h"
+  deletion_threshold = 1000000
+  mutation_threshold = 0
 """
 
 
