@@ -124,6 +124,7 @@ def raw_rows(dataset: Dataset) -> list[dict[str, Any]]:
             "workload": dataset.workload[place],
             "pod": dataset.pod[place],
             "family": dataset.family[place],
+            "source": "synthetic",
         }
         for place in range(len(dataset))
     ]
