@@ -1,4 +1,4 @@
-"""docs/accuracy.md is made from measured rows only; the page itself is drawn here from a SYNTHETIC version."""
+"""docs/accuracy.md is made from measured rows only; here it is drawn from a SYNTHETIC version."""
 
 from __future__ import annotations
 
