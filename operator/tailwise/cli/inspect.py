@@ -7,7 +7,6 @@ profile is Partial (and printed all the same).
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import json
 import os
 import sys
@@ -18,9 +17,10 @@ from urllib.parse import urlsplit
 import yaml
 
 from tailwise.api.profile import Completeness, ModelProfile
+from tailwise.cli.argument_types import network, positive_number, whole_number
 from tailwise.cli.waiting import shown_while_waiting
 from tailwise.models import errors
-from tailwise.models.addresses import AddressPolicy, Network
+from tailwise.models.addresses import AddressPolicy
 from tailwise.models.credentials import credentials
 from tailwise.models.errors import InspectionError
 from tailwise.models.inspection import InspectionLimits, InspectionRequest, inspect
@@ -48,7 +48,7 @@ def add_parser(subparsers: Any) -> None:
         "hundreds of megabytes mostly less than one.",
     )
     parser.add_argument("model", metavar="PATH_OR_URL", help="a file, or an https://, http:// or file:// URL")
-    parser.add_argument("--batch-size", type=_positive, metavar="N", help="size of the batch axis (1)")
+    parser.add_argument("--batch-size", type=whole_number(1), metavar="N", help="size of the batch axis (1)")
     parser.add_argument(
         "--input-shape",
         action="append",
@@ -62,12 +62,12 @@ def add_parser(subparsers: Any) -> None:
         "--allow-address",
         action="append",
         default=[],
-        type=_network,
+        type=network,
         metavar="CIDR",
         help="a network that may be read from although its addresses are link-local",
     )
     parser.add_argument(
-        "--timeout", type=_seconds, default=120.0, metavar="SECONDS", help="give up after (120)"
+        "--timeout", type=positive_number, default=120.0, metavar="SECONDS", help="give up after (120)"
     )
     parser.add_argument(
         "--credentials-directory",
@@ -151,26 +151,6 @@ def _print(model: str, profile: ModelProfile, output: str) -> None:
         print_profile(model, profile)
 
 
-def _positive(word: str) -> int:
-    try:
-        value = int(word)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number") from None
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is below 1")
-    return value
-
-
-def _seconds(word: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{word!r} is not a number") from None
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{word} is no time above 0")
-    return value
-
-
 def shape_argument(word: str) -> tuple[str, tuple[int, ...]]:
     """An input's name and sizes, as ``NAME=1,3,224,224``."""
     name, equals, sizes = word.rpartition("=")
@@ -181,10 +161,3 @@ def shape_argument(word: str) -> tuple[str, tuple[int, ...]]:
     if not equals or not name or not parsed or any(size < 0 for size in parsed):
         raise argparse.ArgumentTypeError(f"{word!r} is not NAME=SIZE,SIZE,... with sizes of 0 or more")
     return name, parsed
-
-
-def _network(word: str) -> Network:
-    try:
-        return ipaddress.ip_network(word, strict=False)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ipaddress
 import logging
 import os
 import secrets
@@ -12,6 +11,7 @@ import socket
 from pathlib import Path
 from typing import Any, cast
 
+from tailwise.cli.argument_types import network, positive_number, whole_number
 from tailwise.cli.logs import LogFormat, configure
 from tailwise.cluster.client import ConfigurationError, connect, own_namespace
 from tailwise.controllers.options import OperatorOptions
@@ -21,6 +21,8 @@ _LOGGER = logging.getLogger(__name__)
 
 _PRESETS = {"NodeExporter": node_exporter, "CAdvisor": cadvisor}
 _CUSTOM = "Custom"
+
+_count, _port = whole_number(1), whole_number(0, 65535)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -37,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
     models.add_argument(
         "--allow-model-network",
         action="append",
-        type=_network,
+        type=network,
         default=[],
         metavar="CIDR",
         help="addresses that models may be read from though they are not public, such as those of a model "
@@ -48,7 +50,7 @@ def add_parser(subparsers: Any) -> None:
     )
     models.add_argument(
         "--model-retry-seconds",
-        type=_positive_seconds,
+        type=positive_number,
         default=5.0,
         metavar="SECONDS",
         help="wait before a model that could not be read is tried again; doubles up to 60 times this, and is "
@@ -63,14 +65,14 @@ def add_parser(subparsers: Any) -> None:
     )
     models.add_argument(
         "--inspection-deadline-seconds",
-        type=_positive,
+        type=_count,
         default=300,
         metavar="SECONDS",
         help="time that such a Job has, the pull of its image included (300)",
     )
     models.add_argument(
         "--resync-seconds",
-        type=_positive_seconds,
+        type=positive_number,
         default=300.0,
         metavar="SECONDS",
         help="look at everything again this often, and ask models' stores whether files have changed (300)",
@@ -97,7 +99,7 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
         default=True,
         help="act only while holding the Lease; without it only one replica may run",
     )
-    cluster.add_argument("--placement-workers", type=_positive, default=16, metavar="N")
+    cluster.add_argument("--placement-workers", type=_count, default=16, metavar="N")
     cluster.add_argument("--metrics-port", type=_port, default=9090, help="0: serve no metrics")
     cluster.add_argument("--health-port", type=_port, default=8080, help="0: answer no probes")
 
@@ -120,14 +122,14 @@ def _add_telemetry(parser: argparse.ArgumentParser) -> None:
     telemetry.add_argument(
         "--utilisation-selector", default="", metavar="MATCHERS", help='such as job="node"'
     )
-    telemetry.add_argument("--utilisation-window-seconds", type=_positive, default=60, metavar="SECONDS")
+    telemetry.add_argument("--utilisation-window-seconds", type=_count, default=60, metavar="SECONDS")
     telemetry.add_argument("--cpu-query", metavar="PROMQL", help="U_C by node, with preset Custom")
     telemetry.add_argument(
         "--cpu-query-unit", default=CpuUnit.FRACTION.value, choices=[unit.value for unit in CpuUnit]
     )
     telemetry.add_argument("--frequency-query", metavar="PROMQL", help="U_F by node, with preset Custom")
-    telemetry.add_argument("--poll-seconds", type=_positive, default=15, metavar="SECONDS")
-    telemetry.add_argument("--observe-seconds", type=_positive, default=30, metavar="SECONDS")
+    telemetry.add_argument("--poll-seconds", type=_count, default=15, metavar="SECONDS")
+    telemetry.add_argument("--observe-seconds", type=_count, default=30, metavar="SECONDS")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -216,45 +218,7 @@ def _utilisation(arguments: argparse.Namespace) -> UtilisationQueries:
     )
 
 
-def _integer(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-
-
 def _http_url(text: str) -> str:
     if text and not text.startswith(("http://", "https://")):
         raise argparse.ArgumentTypeError(f"{text!r} is no http:// or https:// URL")
     return text
-
-
-def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    try:
-        return ipaddress.ip_network(text, strict=False)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{error}; give a CIDR such as 10.96.0.0/12") from None
-
-
-def _positive(text: str) -> int:
-    number = _integer(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: give 1 or more")
-    return number
-
-
-def _positive_seconds(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: give a time above 0")
-    return number
-
-
-def _port(text: str) -> int:
-    number = _integer(text)
-    if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"{text}: ports are 1 to 65535")
-    return number

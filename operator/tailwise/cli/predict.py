@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from tailwise.api.hardware import NodeHardware
 from tailwise.api.profile import ModelProfile
+from tailwise.cli.argument_types import positive_number, whole_number
 from tailwise.cli.inspect import failure, request_of, shape_argument
 from tailwise.models.errors import InspectionError
 from tailwise.models.inspection import inspect
@@ -32,17 +33,17 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--model", required=True, help="ONNX file, or its URL, or a profile (.json, .yaml)")
     parser.add_argument("--node", required=True, type=Path, help="NODE.yaml, from: tailwise agent --print")
     parser.add_argument(
-        "--cpu-limit-millicores", type=_at_least(0), default=0, metavar="M", help="0 or left out: no limit"
+        "--cpu-limit-millicores", type=whole_number(0), default=0, metavar="M", help="0 or left out: no limit"
     )
-    parser.add_argument("--threads", type=_at_least(1), default=1, help="intra-op threads of the server")
+    parser.add_argument("--threads", type=whole_number(1), default=1, help="intra-op threads of the server")
     parser.add_argument(
         "--overhead-microseconds",
-        type=_at_least(0),
+        type=whole_number(0),
         default=0,
         metavar="US",
         help="CPU time that the server spends on a query beside the model; default: 0",
     )
-    parser.add_argument("--batch-size", type=_at_least(1), default=1, help="inferences in one query")
+    parser.add_argument("--batch-size", type=whole_number(1), default=1, help="inferences in one query")
     parser.add_argument(
         "--input-shape",
         action="append",
@@ -51,9 +52,12 @@ def add_parser(subparsers: Any) -> None:
         metavar="NAME=1,3,224,224",
         help="sizes of an input with dynamic axes, or AXIS=128 for a named axis; may be repeated",
     )
-    parser.add_argument("--concurrency", type=_at_least(1), default=1, help="clients in a closed loop")
+    parser.add_argument("--concurrency", type=whole_number(1), default=1, help="clients in a closed loop")
     parser.add_argument(
-        "--requests-per-second", type=_positive, default=None, help="open loop: queries arriving at random"
+        "--requests-per-second",
+        type=positive_number,
+        default=None,
+        help="open loop: queries arriving at random",
     )
     parser.add_argument(
         "--cpu-utilisation-percent",
@@ -135,7 +139,7 @@ def read_node(path: Path) -> NodeHardware:
 def _profile(arguments: argparse.Namespace) -> ModelProfile:
     if arguments.model.endswith((".json", ".yaml", ".yml")):
         return _read_profile(Path(arguments.model), arguments.batch_size)
-    of_inspect_alone = {
+    of_inspect_alone: dict[str, Any] = {
         "sha256": None,
         "allow_address": [],
         "credentials_directory": None,
@@ -188,29 +192,6 @@ def _print_text(prediction: Prediction) -> None:
     print(f"source  {prediction.source.value}")
     for name, value in prediction.terms.items():
         print(f"  {name:28s} {value:12.4f}")
-
-
-def _at_least(least: int) -> Any:
-    def integer(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{value} is below {least}")
-        return value
-
-    return integer
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
 
 
 def _percent(text: str) -> float | None:
