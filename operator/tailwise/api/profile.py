@@ -12,6 +12,9 @@ from pydantic import Field
 
 from tailwise.api.document import Document, StatusDocument
 
+MOST_OPERATORS_LISTED = 16_384
+"""More than real graphs have; a status lists ten."""
+
 
 class Completeness(StrEnum):
     """Whether every operator of the graph could be counted."""
@@ -161,9 +164,9 @@ class ModelProfile(StatusDocument):
     )
     heaviest: tuple[OperatorCost, ...] = Field(
         default=(),
-        max_length=16,
-        description="The operators with the most FLOPs, then with the most bytes moved.",
-        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+        max_length=MOST_OPERATORS_LISTED,
+        description="The operators with the most FLOPs, then with the most bytes moved; ten in a status.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic", "maxItems": 16},
     )
     conditionals: tuple[ConditionalCost, ...] = Field(
         default=(),

@@ -43,14 +43,14 @@ def kind_costs(records: Iterable[OperatorRecord]) -> dict[str, KindCost]:
     }
 
 
-def heaviest(records: Sequence[OperatorRecord]) -> tuple[OperatorCost, ...]:
-    """The operators with the most FLOPs; among equals those that move the most bytes."""
+def heaviest(records: Sequence[OperatorRecord], most: int = MOST_LISTED) -> tuple[OperatorCost, ...]:
+    """The operators with the most FLOPs, ``most`` of them; among equals those that move the most bytes."""
 
     def weight(record: OperatorRecord) -> tuple[int, int]:
         moved = record.weight_bytes + record.activation_bytes
         return record.total_flops, moved * record.count
 
-    return tuple(_cost(record) for record in sorted(records, key=weight, reverse=True)[:MOST_LISTED])
+    return tuple(_cost(record) for record in sorted(records, key=weight, reverse=True)[:most])
 
 
 def _cost(record: OperatorRecord) -> OperatorCost:

@@ -48,13 +48,15 @@ class InspectionRequest:
     """Which model, at which sizes, and what may be done to read it.
 
     ``input_shapes`` maps an input's name to its sizes (or an axis' name to one size); ``batch_size`` binds
-    the batch axis. ``addresses`` judges the URL's own host, ``redirect_addresses`` the hops after it
+    the batch axis. The profile lists as many as ``listed_operators`` of the heaviest. ``addresses`` judges
+    the URL's own host, ``redirect_addresses`` the hops after it
     (None: the same). ``environment`` holds credentials (``credentials.credentials``); None: there are none.
     """
 
     url: str
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     batch_size: int | None = None
+    listed_operators: int = 10
     sha256: str | None = None
     addresses: AddressPolicy = field(default_factory=AddressPolicy)
     redirect_addresses: AddressPolicy | None = None
@@ -95,6 +97,7 @@ class ChildRequest(Document):
     url: str
     input_shapes: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     batch_size: int | None = None
+    listed_operators: int = 10
     sha256: str | None = None
     addresses: AddressRules = AddressRules()
     redirect_addresses: AddressRules | None = None
@@ -229,6 +232,7 @@ def _written(request: InspectionRequest, *, identity_only: bool = False) -> byte
         url=request.url,
         input_shapes={name: tuple(sizes) for name, sizes in request.input_shapes.items()},
         batch_size=request.batch_size,
+        listed_operators=request.listed_operators,
         sha256=request.sha256,
         addresses=AddressRules.of(request.addresses),
         redirect_addresses=None if redirects is None else AddressRules.of(redirects),

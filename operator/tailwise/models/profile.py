@@ -9,7 +9,7 @@ import onnx
 
 from tailwise.api.profile import Completeness, FlopsByKind, ModelProfile, intensity_milliflops_per_byte
 from tailwise.models.binding import bind_inputs
-from tailwise.models.costs import MOST_FIGURE, conditional_costs, heaviest, kind_costs
+from tailwise.models.costs import MOST_FIGURE, MOST_LISTED, conditional_costs, heaviest, kind_costs
 from tailwise.models.errors import ModelTooLarge, NotAModel
 from tailwise.models.graph import Skeleton
 from tailwise.models.interpretation import Interpreter, Scope, Tally
@@ -19,7 +19,7 @@ from tailwise.models.records import OperatorKind, OperatorRecord
 from tailwise.models.tensors import normal_domain
 from tailwise.models.work import work_terms
 
-MOST_LISTED = 64
+MOST_UNRESOLVED = 64
 
 
 def build_profile(
@@ -27,11 +27,13 @@ def build_profile(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     batch_size: int | None = None,
     *,
+    listed_operators: int = MOST_LISTED,
     file_bytes: int = 0,
     bytes_read: int = 0,
 ) -> ModelProfile:
     """The profile of one inference at these input shapes.
 
+    As many as ``listed_operators`` of the heaviest are listed one by one.
     ``file_bytes`` and ``bytes_read`` are what the source says; the bytes of external data are added to the
     first. Raises DynamicShape, NotAModel, ModelTooLarge.
     """
@@ -64,9 +66,9 @@ def build_profile(
         bytes_read=bytes_read,
         operators=dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
         kinds=kind_costs(executed),
-        heaviest=heaviest(executed),
+        heaviest=heaviest(executed, listed_operators),
         conditionals=conditional_costs(tally.conditionals),
-        unresolved=tuple(tally.unresolved[:MOST_LISTED]),
+        unresolved=tuple(tally.unresolved[:MOST_UNRESOLVED]),
         unresolved_count=unresolved,
         counted_percent=100 if not unresolved else min(99, 100 * (total - unresolved) // max(1, total)),
         completeness=Completeness.PARTIAL if unresolved else Completeness.COMPLETE,

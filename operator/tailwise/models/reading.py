@@ -42,6 +42,7 @@ def profile_of(request: ChildRequest) -> ModelProfile:
         parse_skeleton(serialized),
         request.input_shapes,
         request.batch_size,
+        listed_operators=request.listed_operators,
         file_bytes=source.size or source.bytes_read,
         bytes_read=source.bytes_read,
     )
