@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from tailwise.api.profile import Completeness, ModelProfile
+from tailwise.api.profile import MOST_OPERATORS_LISTED, Completeness, ModelProfile
 from tailwise.cli.argument_types import network, positive_number, whole_number
 from tailwise.cli.waiting import shown_while_waiting
 from tailwise.models import errors
@@ -82,6 +82,13 @@ def add_parser(subparsers: Any) -> None:
         help="write the answer there as an inspection Job does, whatever it is, and print nothing",
     )
     parser.add_argument(
+        "--operators",
+        type=_listed,
+        default=10,
+        metavar="N|all",
+        help="how many of the heaviest operators to list, each with its FLOPs and the bytes it moves (10)",
+    )
+    parser.add_argument(
         "--output", choices=("table", "json", "yaml"), default="table", help="for people, or for programs"
     )
 
@@ -123,6 +130,7 @@ def request_of(arguments: argparse.Namespace) -> InspectionRequest:
         url=url_of(arguments.model),
         input_shapes=dict(arguments.input_shape),
         batch_size=arguments.batch_size,
+        listed_operators=getattr(arguments, "operators", 10),
         sha256=arguments.sha256,
         addresses=AddressPolicy(allowed_networks=tuple(arguments.allow_address), allow_local=True),
         allow_http=True,
@@ -149,6 +157,10 @@ def _print(model: str, profile: ModelProfile, output: str) -> None:
         from tailwise.cli.profile_table import print_profile  # noqa: PLC0415
 
         print_profile(model, profile)
+
+
+def _listed(word: str) -> int:
+    return MOST_OPERATORS_LISTED if word == "all" else min(whole_number(1)(word), MOST_OPERATORS_LISTED)
 
 
 def shape_argument(word: str) -> tuple[str, tuple[int, ...]]:

@@ -70,6 +70,17 @@ def test_programs_get_the_profile_as_json_or_yaml(decoder: Path) -> None:
     assert promised | added <= set(printed)
 
 
+def test_programs_may_ask_for_every_operator(decoder: Path) -> None:
+    run = tailwise(str(decoder), "--operators", "all", "--output", "json")
+    printed = json.loads(run.stdout)
+    assert sum(cost["flops"] for cost in printed["heaviest"]) == printed["flops"]
+    assert sum(cost["weightBytes"] for cost in printed["heaviest"]) == printed["movedWeightBytes"]
+    moved = sum(cost["activationBytes"] for cost in printed["heaviest"])
+    assert moved == printed["movedActivationBytes"]
+    two = json.loads(tailwise(str(decoder), "--operators", "2", "--output", "json").stdout)
+    assert two["heaviest"] == printed["heaviest"][:2]
+
+
 def test_people_get_a_table_with_bars_and_the_heaviest_operators(decoder: Path) -> None:
     run = tailwise(str(decoder))
     assert run.returncode == 0
