@@ -261,8 +261,22 @@ class Run:
         agree = len(names) - len(elsewhere)
         self.stages.report(f"{agree} of {len(names)} pods run on the node that status names")
         if elsewhere:
-            raise TimeoutError(f"pods on another node than status names: {'; '.join(elsewhere.values())}")
+            why = "; ".join(self._not_placed())
+            told = f" ({why})" if why else ""
+            raise TimeoutError(
+                f"pods on another node than status names: {'; '.join(elsewhere.values())}{told}"
+            )
         return placements
+
+    def _not_placed(self) -> list[str]:
+        """What workloads say of pods that were let go without a decision."""
+        workloads = self.target.kubectl.get("inferenceworkloads", "--namespace", NAMESPACE)["items"]
+        return [
+            f"{workload['metadata']['name']}: {condition['message']}"
+            for workload in workloads
+            for condition in workload.get("status", {}).get("conditions", ())
+            if condition["type"] == "Placed" and condition["status"] == "False"
+        ]
 
     def _result(
         self,
