@@ -66,10 +66,11 @@ def _check_spread(
 def _skew(pod: Pod, snapshot: ClusterSnapshot, constraint: SpreadConstraint, counted: Bools) -> Counts:
     """Pods in each node's domain with this one, less those of the emptiest domain; shape (nodes,)."""
     column = snapshot.table.label(constraint.topology_key)
+    # An empty selector takes the pod itself and counts no other: so does kube-scheduler.
     groups = (
         group
         for group in snapshot.groups.get(pod.namespace, {})
-        if not group.ending and selects(constraint.selector, dict(group.labels))
+        if constraint.selector and not group.ending and selects(constraint.selector, dict(group.labels))
     )
     pods = _count(snapshot, groups)
     size = len(column.code_of) + 1  # the last stands for nodes without the label

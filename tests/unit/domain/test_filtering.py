@@ -135,6 +135,36 @@ def test_a_node_set_aside_is_refused_last() -> None:
     assert verdicts.summary() == "1/2 nodes fit: 1 node(s) refused a pod of the workload a moment ago"
 
 
+@pytest.mark.parametrize(
+    ("selector", "fits"),
+    [
+        ({"matchLabels": {"tailwise.dev/workload": "resnet"}}, {"b"}),
+        # kube-scheduler counts nobody for an empty selector, and nobody for none.
+        ({}, {"a", "b"}),
+        (None, {"a", "b"}),
+    ],
+)
+def test_spread_keeps_the_skew(selector: Any, fits: set[str]) -> None:
+    constraint = {"topologyKey": "zone", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"}
+    if selector is not None:
+        constraint["labelSelector"] = selector
+    nodes = [node(name, labels={"zone": name}) for name in ("a", "b")]
+    asking = pod("p2", topologySpreadConstraints=[constraint])
+    verdicts = filter_nodes(asking, cluster(*nodes, pods=[bound("p1", "a")]))
+    assert {name for name, fit in zip(verdicts.names, verdicts.fits, strict=True) if fit} == fits
+
+
+def test_anti_affinity_counts_from_both_sides() -> None:
+    term = {"topologyKey": "zone", "labelSelector": {"matchLabels": {"tailwise.dev/workload": "resnet"}}}
+    apart = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    nodes = [node(name, labels={"zone": zone}) for name, zone in (("a", "1"), ("b", "1"), ("c", "2"))]
+    shy, plain = bound("p1", "a", affinity=apart), bound("p1", "a")
+    theirs = filter_nodes(pod("p2"), cluster(*nodes, pods=[shy]))
+    assert theirs.summary() == ("1/3 nodes fit: 2 node(s) didn't satisfy existing pods anti-affinity rules")
+    ours = filter_nodes(pod("p2", affinity=apart), cluster(*nodes, pods=[plain]))
+    assert ours.summary() == "1/3 nodes fit: 2 node(s) didn't match pod anti-affinity rules"
+
+
 def test_what_the_filters_do_not_check_is_named() -> None:
     found = pod(
         volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}, {"name": "e", "emptyDir": {}}],
