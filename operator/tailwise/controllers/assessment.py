@@ -34,6 +34,7 @@ from tailwise.domain.objects import Pod
 from tailwise.domain.scoring import (
     SOURCES,
     Decision,
+    DecisionOutcome,
     NeighbourEffects,
     PredictedLatencies,
     Preferences,
@@ -233,6 +234,11 @@ class Assessor:
         )
         total = load.shown + load.coming
         best = decision.best
+        if decision.outcome is DecisionOutcome.OVER_NEIGHBOURS and best is not None:
+            extra = float(expected[facts.class_index[best.position]] / facts.capacity_cores[best.position])
+            now_there = float(self._taken(facts, key, load)[best.position])
+            whose = self.residents.pushed_over(best.node, now_there, extra)
+            decision = replace(decision, neighbours=tuple(str(each) for each in whose))
         if best is None:
             return Assessment(decision, predicted, total, effects, 0, snapshot.table)
         table = self._tables.table(key, facts.classes[int(facts.class_index[best.position])])
@@ -346,11 +352,19 @@ class Assessor:
             return NodeCapacity(hardware.capacity_cores, lambda its: self._tables.table(its, hardware))
 
         crowd = self.residents.crowd(table, capacity)
-        # A node without hardware has the last class's figures here, and no prediction that they could spoil.
-        guessed = stacked.stack.unknown_utilisation[facts.class_index]
-        now = np.where(np.isnan(load.shown), guessed, load.shown) + load.coming
+        now = self._taken(facts, key, load)
         extra = assumed_utilisation(expected[facts.class_index], facts.capacity_cores)
         return NeighbourEffects(crowd.added_milliseconds(now, extra), crowd.pushed_over(now, extra))
+
+    def _taken(self, facts: NodeFacts, key: Hashable, load: _Load) -> Floats:
+        """Load of all nodes (nodes,), as the predictor takes it where it is unknown."""
+        stacked = self._tables.stacked(key)
+        if stacked is None or stacked.stack is None:
+            return load.shown + load.coming
+        # A node without hardware has the last class's figures here, and no prediction that they could spoil.
+        guessed = stacked.stack.unknown_utilisation[facts.class_index]
+        taken: Floats = np.where(np.isnan(load.shown), guessed, load.shown) + load.coming
+        return taken
 
     def _expected_cores(
         self, facts: NodeFacts, profile: ModelProfile, serving: Serving, key: Hashable

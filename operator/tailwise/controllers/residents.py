@@ -67,6 +67,8 @@ class Residents:
         self._reached: Floats = np.zeros((0, 1))
         self._wanted: Floats = np.zeros(0)
         self._changed: set[str] = set()
+        # The load at which each resident of a node comes to miss its SLO, by workload.
+        self._reached_by: dict[str, tuple[tuple[float, Key], ...]] = {}
         # Nodes with a resident whose tables are not worked out yet.
         self._incomplete: set[str] = set()
 
@@ -152,6 +154,11 @@ class Residents:
         self._changed.clear()
         return Crowd(UTILISATION_GRID, self._summed, self._reached)
 
+    def pushed_over(self, node: str, load: float, extra: float) -> tuple[Key, ...]:
+        """Workloads that hold their SLO on a node now and would not with ``extra`` on top of ``load``."""
+        reached = self._reached_by.get(node, ())
+        return tuple(dict.fromkeys(key for at, key in reached if load <= at < load + extra))
+
     # ---- the arrays
 
     def _follow(self, table: NodeTable) -> None:
@@ -173,6 +180,7 @@ class Residents:
 
     def _renew(self, node: str, position: int, capacity: NodeCapacity | None) -> None:
         curves: list[ResidentCurve] = []
+        owners: list[Key] = []
         residents = self._by_node.get(node, _NO_RESIDENTS).values()
         for each in residents:
             table = capacity.table(each.asked) if capacity is not None else None
@@ -181,10 +189,16 @@ class Residents:
                 curves.append(
                     resident_curve(UTILISATION_GRID, table.p90, table.bound, demand, each.slo_milliseconds)
                 )
+                owners.append(each.workload)
         if len(curves) < len(residents):
             self._incomplete.add(node)
         else:
             self._incomplete.discard(node)
+        self._reached_by[node] = tuple(
+            (curve.slo_reached_at, owner)
+            for curve, owner in zip(curves, owners, strict=True)
+            if np.isfinite(curve.slo_reached_at)
+        )
         self._summed[position] = sum((curve.p90_milliseconds for curve in curves), np.zeros(()))
         reached = sorted(curve.slo_reached_at for curve in curves if np.isfinite(curve.slo_reached_at))
         if len(reached) > self._reached.shape[1]:

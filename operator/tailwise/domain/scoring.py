@@ -25,6 +25,8 @@ SourceCodes = NDArray[np.int8]
 # Predictions closer than this are one: the prior errs by several times as much (4 % in the median).
 TIE_TOLERANCE = 0.01
 
+_NAMED = 3  # neighbours that a sentence names
+
 
 @dataclass(frozen=True, slots=True)
 class PredictedLatencies:
@@ -110,6 +112,8 @@ class Decision:
     verdicts: Verdicts
     best: Candidate | None = None
     runner_up: Candidate | None = None
+    # With OverNeighbours: the workloads, as namespace/name, that would miss their SLO on the best node.
+    neighbours: tuple[str, ...] = ()
 
     @property
     def node(self) -> str | None:
@@ -136,12 +140,19 @@ class Decision:
         if self.outcome is DecisionOutcome.OVER_NEIGHBOURS:
             return (
                 f"{summary}; {best.node} would hold the SLO of {_figure(self.slo_milliseconds)} ms (bound "
-                f"{_figure(best.bound_milliseconds)} ms), and residents there would then miss theirs"
+                f"{_figure(best.bound_milliseconds)} ms), and there {self._whose()} would then miss theirs"
             )
         return (
             f"{summary}; best is {_figure(best.bound_milliseconds)} ms on {best.node}, "
             f"SLO is {_figure(self.slo_milliseconds)} ms"
         )
+
+    def _whose(self) -> str:
+        if not self.neighbours:
+            return "residents"
+        named = ", ".join(self.neighbours[:_NAMED])
+        more = len(self.neighbours) - _NAMED
+        return f"{named} and {more} more" if more > 0 else named
 
 
 def decide(
