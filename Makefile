@@ -13,7 +13,7 @@ RUN := .venv/bin/python
 CLUSTER ?= real
 PYTEST_ARGS ?=
 
-.PHONY: help deps demo test test-unit check generate lock bench cluster clean-cluster images clean
+.PHONY: help deps demo test test-unit fuzz check generate lock bench cluster clean-cluster images clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,10 @@ test: deps ## All tests: unit, real control plane, simulated nodes, and real nod
 
 test-unit: deps ## The tests that need no cluster
 	@$(RUN) -m pytest tests/unit $(PYTEST_ARGS)
+
+FUZZ_SECONDS ?= 600
+fuzz: deps ## Fuzz the reader of models, guided by coverage, for ten minutes (FUZZ_SECONDS)
+	@$(RUN) -m tests.fuzz $(FUZZ_SECONDS)
 
 check: deps ## Lint, types, import rule, drift of generated files
 	.venv/bin/ruff check .

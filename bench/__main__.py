@@ -1,4 +1,4 @@
-"""Measures Tailwise: python -m bench [decision|placement|training|prior] [--full] [--json FILE].
+"""Measures Tailwise: python -m bench [NAME] [--full] [--json FILE].
 
 Without a name all run, one after another. Figures come with the machine's load, and nothing is
 compared with a threshold: what is fast or slow depends on the machine and on who else uses it.
@@ -114,11 +114,22 @@ def _profiles(options: argparse.Namespace) -> Any:
     return [asdict(each) for each in compare.compare(options.profiled, options.counters, runs, _write)]
 
 
+def _reading_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="of which the median counts (3)")
+
+
+def _reading(options: argparse.Namespace) -> Any:
+    from bench import reading  # noqa: PLC0415
+
+    return reading.measure(options.rounds, _write)
+
+
 BENCHMARKS = (
     Benchmark("decision", "how long one placement decision takes", _decision_arguments, _decision),
     Benchmark("placement", "pods a second, with and without Tailwise", _placement_arguments, _placement),
     Benchmark("training", "how long training and prediction tables take", _training_arguments, _training),
     Benchmark("prior", "predicted P90 against ONNX Runtime on this machine", _prior_arguments, _prior),
+    Benchmark("reading", "how much of a model is read, near and far", _reading_arguments, _reading),
     Benchmark("profiles", "FLOPs of models against other counters", _profiles_arguments, _profiles),
 )
 

@@ -46,6 +46,15 @@ def add_parser(subparsers: Any) -> None:
         "store in the cluster; repeatable. Plain http is read only where one is given",
     )
     models.add_argument(
+        "--refuse-model-network",
+        action="append",
+        type=network,
+        default=[],
+        metavar="CIDR",
+        help="addresses that models are not read from although they are public, such as a cluster's service "
+        "or pod range outside the private ones; repeatable",
+    )
+    models.add_argument(
         "--allow-model-files", action="store_true", help="read file:// URLs too, for development"
     )
     models.add_argument(
@@ -192,6 +201,7 @@ def _options(arguments: argparse.Namespace) -> OperatorOptions:
         poll_seconds=float(arguments.poll_seconds),
         observe_seconds=float(arguments.observe_seconds),
         model_networks=tuple(arguments.allow_model_network),
+        model_refused_networks=tuple(arguments.refuse_model_network),
         model_files=arguments.allow_model_files,
         model_retry_seconds=arguments.model_retry_seconds,
         resync_seconds=arguments.resync_seconds,

@@ -30,6 +30,7 @@ class OperatorOptions:
     poll_seconds: float = 15.0
     observe_seconds: float = 30.0
     model_networks: tuple[Network, ...] = ()
+    model_refused_networks: tuple[Network, ...] = ()
     model_files: bool = False
     model_retry_seconds: float = 5.0
     inspection_image: str | None = None

@@ -291,7 +291,7 @@ class Runtime:
 
     def _add_gated(self, workload: Key) -> None:
         for pod in self._view.pods_of(workload):
-            if pod.gated:
+            if pod.waits:
                 self._pods.add(Key(pod.namespace, pod.name))
 
     def _profile_answered(self, question: ProfileQuestion) -> None:
@@ -317,7 +317,7 @@ class Runtime:
             input_shapes=dict(question.input_shapes),
             batch_size=question.batch_size,
             sha256=question.sha256,
-            addresses=AddressPolicy(allowed_networks=networks),
+            addresses=AddressPolicy(networks, self.options.model_refused_networks),
             allow_http=bool(networks),
             allow_files=self.options.model_files,
         )

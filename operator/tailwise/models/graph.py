@@ -284,6 +284,8 @@ def byte_size(element_type: int, count: int) -> int:
 
 def data_of(tensor: onnx.TensorProto) -> npt.NDArray[np.generic] | None:
     """A tensor's values, None where the skeleton does not hold them (skipped, or in another file)."""
+    if not isinstance(tensor, onnx.TensorProto):  # an attribute that claims to be one and is empty
+        return None
     count = elements(tensor)
     if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.data_type == onnx.TensorProto.STRING:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -147,6 +148,27 @@ def test_loopback_is_refused_before_a_byte_is_sent(store: Store, small: bytes) -
     with pytest.raises(AddressRefused, match="loopback"):
         HttpSource(f"{store.url}/m.onnx", HttpAccess(AddressPolicy(), allow_http=True))
     assert store.connections == 0
+
+
+def test_a_name_that_is_answered_otherwise_later_changes_nothing(
+    store: Store, resnet50: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.files["/m.onnx"], store.close_each = resnet50, True
+    asked: list[str] = []
+    real = socket.getaddrinfo
+
+    def rebinding(host: str, *more: Any, **named: Any) -> Any:
+        if host != "store.test":
+            return real(host, *more, **named)
+        asked.append(host)
+        return real("127.0.0.1" if len(asked) == 1 else "169.254.169.254", *more, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
+    source = HttpSource(store.url.replace("127.0.0.1", "store.test") + "/m.onnx", LOCAL)
+    read_skeleton(source)
+    source.close()
+    assert store.connections > 10, "each answer needed a connection of its own"
+    assert asked == ["store.test"], "and the name was asked for once"
 
 
 def test_plain_http_is_refused_unless_allowed(store: Store) -> None:
