@@ -291,7 +291,7 @@ class Runtime:
 
     def _add_gated(self, workload: Key) -> None:
         for pod in self._view.pods_of(workload):
-            if pod.waits:
+            if pod.gated:
                 self._pods.add(Key(pod.namespace, pod.name))
 
     def _profile_answered(self, question: ProfileQuestion) -> None:
