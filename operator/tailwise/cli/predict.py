@@ -17,8 +17,10 @@ from tailwise.cli.argument_types import positive_number, whole_number
 from tailwise.cli.inspect import failure, request_of, shape_argument
 from tailwise.models.errors import InspectionError
 from tailwise.models.inspection import inspect
+from tailwise.prediction.artefact import ArtefactError, load_directory
+from tailwise.prediction.learned import LearnedPredictor
 from tailwise.prediction.prediction import NodeLoad, Prediction, Question, Serving
-from tailwise.prediction.predictor import PriorPredictor
+from tailwise.prediction.predictor import Predictor, PriorPredictor
 
 INSPECTION_SECONDS = 120.0
 
@@ -65,6 +67,12 @@ def add_parser(subparsers: Any) -> None:
         default=0.0,
         help="load of others on the node, or 'unknown' (default: 0, an idle node)",
     )
+    parser.add_argument(
+        "--version",
+        type=Path,
+        metavar="DIR",
+        help="a version, as tailwise train wrote it (default: the prior)",
+    )
     parser.add_argument("--output", choices=("text", "json"), default="text")
 
 
@@ -73,8 +81,12 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         hardware = read_node(arguments.node)
         profile = _profile(arguments)
+        predictor = _predictor(arguments.version)
     except InspectionError as error:
         print(f"tailwise predict: --model {failure(arguments.model, error)}", file=sys.stderr)
+        return 1
+    except ArtefactError as error:
+        print(f"tailwise predict: --version {error}", file=sys.stderr)
         return 1
     except UsageError as error:
         print(f"tailwise predict: {error}", file=sys.stderr)
@@ -88,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
         overhead_milliseconds=arguments.overhead_microseconds / 1000,
     )
     load = NodeLoad(cpu=arguments.cpu_utilisation_percent)
-    prediction = PriorPredictor().predict(Question(profile, serving, hardware, load))
+    prediction = predictor.predict(Question(profile, serving, hardware, load))
     for note in _notes(serving, hardware):
         print(f"tailwise predict: {note}", file=sys.stderr)
     if profile.unresolved_count:
@@ -114,6 +126,10 @@ def _notes(serving: Serving, hardware: NodeHardware) -> list[str]:
     if limit is not None and limit > cores * 1000:
         notes.append(f"--cpu-limit-millicores {limit}: node {hardware.node} has no more than {cores * 1000}")
     return notes
+
+
+def _predictor(version: Path | None) -> Predictor:
+    return PriorPredictor() if version is None else LearnedPredictor(load_directory(version), 1)
 
 
 def read_node(path: Path) -> NodeHardware:

@@ -12,7 +12,7 @@ import pytest
 
 from tailwise.prediction.artefact import load_directory
 from tailwise.training.files import write_json_lines, write_parquet
-from tests.unit.training.builders import raw, raw_rows, synthetic
+from tests.unit.training.builders import FAMILIES, NODES, raw, raw_rows, synthetic
 
 ROOT = Path(__file__).parents[3]
 SPEC = """
@@ -166,3 +166,30 @@ def test_the_operators_image_can_show_the_help_without_the_training_libraries() 
         )  # fmt: skip
         assert made.returncode == code
     assert "install the training extra" in made.stderr
+
+
+def test_a_version_predicts_where_the_prior_would(
+    version: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "model.json").write_text(FAMILIES["conv"][0].model_dump_json(by_alias=True))
+    (tmp_path / "node.yaml").write_text(NODES[1].model_dump_json(by_alias=True))
+    files = ("--model", tmp_path / "model.json", "--node", tmp_path / "node.yaml")
+    words = ("predict", *files, "--output", "json")
+        "predict",
+        "--model",
+        tmp_path / "model.json",
+        "--node",
+        tmp_path / "node.yaml",
+        "--output",
+        "json",
+    )
+    prior = json.loads(tailwise(*words).stdout)
+    learned = json.loads(tailwise(*words, "--version", version[0]).stdout)
+    assert (prior["source"], learned["source"]) == ("Prior", "Learned")
+    # On this node everything takes 1.3 times as long as the prior thinks.
+    assert learned["p90Milliseconds"] == pytest.approx(1.3 * prior["p90Milliseconds"], rel=0.15)
+    assert learned["boundMilliseconds"] >= learned["p90Milliseconds"]
+    none = tailwise(*words, "--version", tmp_path)
+    assert none.returncode == 1
+    assert "--version" in none.stderr
+    assert "there is no manifest.json" in none.stderr
