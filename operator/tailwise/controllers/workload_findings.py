@@ -198,7 +198,11 @@ def observed(spec: InferenceWorkloadSpec, observation: LatencyObservation | None
     # The figure itself stands in its own field: here it would be a write each time it moves.
     if met:
         return good(kind, Reason.SLO_MET, f"the observed P{spec.slo.percentile} is within {slo} ms")
-    return bad(kind, Reason.SLO_MISSED, f"the observed P{spec.slo.percentile} is over {slo} ms")
+    text = (
+        f"the observed P{spec.slo.percentile} is over spec.slo.latencyMilliseconds ({slo}); raise it, or give "
+        "the pods more CPU, more replicas or faster nodes"
+    )
+    return bad(kind, Reason.SLO_MISSED, text)
 
 
 @dataclass(frozen=True, slots=True)
