@@ -199,8 +199,8 @@ def observed(spec: InferenceWorkloadSpec, observation: LatencyObservation | None
     if met:
         return good(kind, Reason.SLO_MET, f"the observed P{spec.slo.percentile} is within {slo} ms")
     text = (
-        f"the observed P{spec.slo.percentile} is over spec.slo.latencyMilliseconds ({slo}); raise it, or give "
-        "the pods more CPU, more replicas or faster nodes"
+        f"the observed P{spec.slo.percentile} is over spec.slo.latencyMilliseconds ({slo}); raise it, or "
+        "give the pods more CPU, more replicas or faster nodes"
     )
     return bad(kind, Reason.SLO_MISSED, text)
 
