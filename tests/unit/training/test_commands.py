@@ -175,14 +175,6 @@ def test_a_version_predicts_where_the_prior_would(
     (tmp_path / "node.yaml").write_text(NODES[1].model_dump_json(by_alias=True))
     files = ("--model", tmp_path / "model.json", "--node", tmp_path / "node.yaml")
     words = ("predict", *files, "--output", "json")
-        "predict",
-        "--model",
-        tmp_path / "model.json",
-        "--node",
-        tmp_path / "node.yaml",
-        "--output",
-        "json",
-    )
     prior = json.loads(tailwise(*words).stdout)
     learned = json.loads(tailwise(*words, "--version", version[0]).stdout)
     assert (prior["source"], learned["source"]) == ("Prior", "Learned")
