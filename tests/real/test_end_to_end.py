@@ -120,5 +120,47 @@ def test_killing_the_operator_in_the_middle_loses_and_doubles_no_pod(run: Run) -
         run.wait_gone(_SELECTOR)
 
 
+def test_a_model_that_names_a_secret_is_read_by_a_job_on_a_kubelet(run: Run) -> None:
+    """The whole way: image, Secret, restricted pod, termination message, and nothing left behind."""
+    kubectl = run.target.kubectl
+    url = next(each["spec"]["model"]["url"] for each in run.workloads() if "template" in each["spec"])
+    metadata = {"name": "by-a-job", "namespace": NAMESPACE}
+    content = {"https-host": "models.example", "headers": '{"Authorization": "Bearer nothing"}'}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": content}
+    workload = {
+        "apiVersion": "tailwise.dev/v1alpha1",
+        "kind": "InferenceWorkload",
+        "metadata": metadata,
+        "spec": {
+            "model": {"url": url, "secretRef": {"name": "by-a-job"}},
+            "slo": {"latencyMilliseconds": 1000},
+        },
+    }
+    kubectl.apply([secret, workload])
+    try:
+
+        def unread() -> str | None:
+            status = _status(run, "by-a-job")
+            if _condition(status, "ModelProfiled") == "True":
+                return None
+            return next(
+                (c["message"] for c in status.get("conditions", ()) if c["type"] == "ModelProfiled"),
+                "nothing yet",
+            )
+
+        wait_for("the profile", unread, timeout_seconds=240, report=run.stages.report)
+        profile = _status(run, "by-a-job")["profile"]
+        assert profile["flops"] > 10**8
+        assert profile["bytesRead"] < profile["fileBytes"]
+
+        def left() -> str | None:
+            jobs = kubectl.get("jobs", "--namespace", NAMESPACE)["items"]
+            return ", ".join(job["metadata"]["name"] for job in jobs) or None
+
+        wait_for("the Job's end", left, timeout_seconds=60, report=run.stages.report)
+    finally:
+        kubectl.delete([workload, secret])
+
+
 def _placed_annotation(pod: dict[str, Any]) -> bool:
     return "tailwise.dev/placement-result" in pod["metadata"].get("annotations", {})

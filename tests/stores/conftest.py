@@ -9,8 +9,10 @@ import obstore
 import pytest
 from obstore.store import AzureStore, S3Store
 
+from tests.cluster.binaries import program
+from tests.cluster.locks import Progress
 from tests.models import rehydrate
-from tests.stores import servers
+from tests.stores import programs, servers
 
 
 @pytest.fixture(scope="session")
@@ -25,8 +27,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def s3(work: Path, model: bytes) -> Iterator[dict[str, str]]:
+def s3(work: Path, model: bytes, progress: Progress) -> Iterator[dict[str, str]]:
     """What a Secret for a bucket ``models`` would hold."""
+    programs.python(progress)
     with servers.s3(work) as url:
         secret = {
             "AWS_ENDPOINT_URL": url,
@@ -56,7 +59,8 @@ def _ask(method: str, url: str, body: bytes | None = None, **headers: str) -> No
 
 
 @pytest.fixture(scope="session")
-def gcs(work: Path, model: bytes) -> Iterator[dict[str, str]]:
+def gcs(work: Path, model: bytes, progress: Progress) -> Iterator[dict[str, str]]:
+    program("fake-gcs-server", progress=progress)
     with servers.gcs(work) as url:
         bucket = json.dumps({"name": "models"}).encode()
         _ask("POST", f"{url}/storage/v1/b?project=test", bucket, Content_Type="application/json")
@@ -66,7 +70,12 @@ def gcs(work: Path, model: bytes) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def azure(work: Path, model: bytes) -> Iterator[dict[str, str]]:
+def azure(work: Path, model: bytes, progress: Progress) -> Iterator[dict[str, str]]:
+    try:
+        programs.azurite(progress)
+    except programs.MissingProgramError as error:
+        progress(f"NOT TRIED against Azurite: {error}")
+        pytest.skip(f"Azurite cannot be had: {error}")
     with servers.azure(work) as url:
         secret = {
             "AZURE_STORAGE_ACCOUNT_NAME": servers.AZURITE_ACCOUNT,
