@@ -77,7 +77,7 @@ def near(models: Sequence[str], rounds: int, tell: Callable[[str], None]) -> lis
             figures = []
             for _ in range(rounds):
                 store.requests = 0
-                figures.append({**_child("near", store.url, "1"), "requests": store.requests})
+                figures.append({**_child("near", store.url, "1"), "requests": store.requests // 2})
         row = NearReading(
             model,
             size,

@@ -34,8 +34,8 @@ _LOGGER = logging.getLogger(__name__)
 # Each reading is a process of its own with some 100 MiB; a Job is another machine's.
 _READINGS_AT_ONCE = 2
 _JOBS_AT_ONCE = 8
-# What a Job has read is read again to be compared: that costs a pod, so it is done seldom.
-_JOB_RECHECK_SECONDS = 6 * 3600.0
+# What only a new reading can tell to have changed is read again seldom: it may cost a pod.
+_REREAD_SECONDS = 6 * 3600.0
 # In first waits: what comes from the network passes sooner or later; what the file itself is to blame for
 # may be mended in place, but not by waiting.
 _LONGEST_RETRY = 60
@@ -215,10 +215,11 @@ class ProfileStore:
             self._on_answer(question)
 
     async def _changed(self, question: ProfileQuestion, known: ModelProfile) -> bool:
-        if question.access is not None:
-            return time.monotonic() - self._answered_at.get(question, 0.0) > _JOB_RECHECK_SECONDS
-        if self._identify is None or known.digest_source == "GraphSha256":
-            return False  # The store names nothing by which a change could be seen.
+        if question.access is not None or known.digest_source == "GraphSha256":
+            # Of the latter's store nothing tells a change but reading.
+            return time.monotonic() - self._answered_at.get(question, 0.0) > _REREAD_SECONDS
+        if self._identify is None:
+            return False
         try:
             async with self._slots:
                 now = await self._identify(question)

@@ -186,7 +186,7 @@ def _errors(where: str) -> Iterator[None]:
 
 def _told(where: str, text: str) -> InspectionError:
     """An error that the library has no class of its own for, by what it says."""
-    first = " ".join(text.split())[:300]
+    first = " ".join(text.partition("Debug source")[0].split())[:300]
     if "404" in first:
         return ModelNotFound(f"{where} does not exist; check its name")
     if any(
