@@ -4,6 +4,14 @@
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch, patch, delete]
+# Binding pods whose schedulerName is tailwise.
+- apiGroups: [""]
+  resources: [pods/binding]
+  verbs: [create]
+# Moving pods that run, where a workload asks for it.
+- apiGroups: [""]
+  resources: [pods/eviction]
+  verbs: [create]
 # Candidates.
 - apiGroups: [""]
   resources: [nodes]

@@ -227,6 +227,8 @@ class EventReason(StrEnum):
     CLAIMED_TWICE = "ClaimedTwice"
     # kube-scheduler would not have the pod on the node decided.
     UNSCHEDULABLE_AFTER_PLACEMENT = "UnschedulableAfterPlacement"
+    # A pod that ran was evicted for a better node (spec.placement.relocation).
+    MOVED = "Moved"
     MODEL_PROFILED = "ModelProfiled"
     MODEL_UNREADABLE = "ModelUnreadable"
     TEMPLATE_REFUSED = "TemplateRefused"

@@ -29,6 +29,9 @@ SOURCE_ANNOTATION: Final = "tailwise.dev/prediction-source"
 DATA_AGE_ANNOTATION: Final = "tailwise.dev/data-age-seconds"
 DECIDED_AT_ANNOTATION: Final = "tailwise.dev/decided-at"
 
+# Kubernetes' own (KEP-2255): of a ReplicaSet's pods those with the least go first when it is scaled down.
+DELETION_COST_ANNOTATION: Final = "controller.kubernetes.io/pod-deletion-cost"
+
 # Set on a LatencyModel by a user (any new value, by habit the time): train now.
 RETRAIN_ANNOTATION: Final = "tailwise.dev/retrain-requested-at"
 

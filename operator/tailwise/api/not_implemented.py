@@ -10,15 +10,12 @@ from typing import Any
 
 from tailwise.api.inference_workload import InferenceWorkloadSpec
 from tailwise.api.latency_model import LatencyModelSpec
-from tailwise.api.placement_policy import Binding
 from tailwise.api.training_policy import FeatureSet
 
 _WORKLOAD: Mapping[str, Callable[[InferenceWorkloadSpec], bool]] = {
     "spec.slo.percentile (other than 90)": lambda spec: spec.slo.percentile != 90,
     "spec.serving.port": lambda spec: spec.serving is not None and spec.serving.port is not None,
     "spec.serving.modelName": lambda spec: spec.serving is not None and spec.serving.model_name is not None,
-    "spec.placement.binding: NodeName": lambda spec: spec.placement.binding is Binding.NODE_NAME,
-    "spec.placement.relocation": lambda spec: spec.placement.relocation is not None,
 }
 
 # Each of these is described by the schema and waits for training to land.

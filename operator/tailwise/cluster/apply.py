@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import Any
 
 from tailwise.api.labels import OPERATOR_FIELD_MANAGER
-from tailwise.cluster.client import ApiError, Client, ContentType, Resource
+from tailwise.cluster.client import PODS, ApiError, Client, ContentType, Resource
 
 _APPLY_QUERY = {"fieldManager": OPERATOR_FIELD_MANAGER, "fieldValidation": "Strict"}
 
@@ -157,6 +157,41 @@ async def delete(
     if with_dependents:
         options["propagationPolicy"] = "Background"
     return await _write(client, ("DELETE", resource.path(namespace, name)), options, ContentType.JSON, {})
+
+
+async def bind(
+    client: Client, namespace: str, name: str, *, uid: str, node: str, annotations: Mapping[str, str]
+) -> Written:
+    """Bind a pod to a node, as a scheduler does; the annotations come onto the pod in the same write.
+
+    A conflict when the pod is another of its name, has a node, or is being deleted.
+    """
+    binding = {
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": {"name": name, "namespace": namespace, "uid": uid, "annotations": dict(annotations)},
+        "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+    }
+    path = PODS.path(namespace, name, "binding")
+    return await _write(client, ("POST", path), binding, ContentType.JSON, {})
+
+
+async def evict(client: Client, namespace: str, name: str, *, uid: str, resource_version: str) -> Written:
+    """Evict a pod if it is still of this uid and version; a conflict too where a budget forbids it."""
+    eviction = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": name, "namespace": namespace},
+        "deleteOptions": {"preconditions": {"uid": uid, "resourceVersion": resource_version}},
+    }
+    path = PODS.path(namespace, name, "eviction")
+    try:
+        return await _write(client, ("POST", path), eviction, ContentType.JSON, {})
+    except ApiError as error:
+        # A disruption budget says no, or not now (429): for the caller this pod is not to be had.
+        if error.code != HTTPStatus.TOO_MANY_REQUESTS:
+            raise
+        return Written(Outcome.CONFLICT, {}, error.message)
 
 
 async def _write(

@@ -21,7 +21,7 @@ from typing import Any
 import aiohttp
 
 from tailwise.api.conditions import EventReason
-from tailwise.api.labels import WORKLOAD_LABEL
+from tailwise.api.labels import SCHEDULER_NAME, WORKLOAD_LABEL
 from tailwise.cluster import apply
 from tailwise.cluster.client import EVENTS, ApiError, Client, Resource
 
@@ -97,9 +97,12 @@ def fell_back(pod: Regarding, why: str) -> Event:
     return Event(pod, EventType.WARNING, EventReason.FELL_BACK, "Place", note)
 
 
-def held(pod: Regarding, why: str) -> Event:
-    """A pod stays gated because its workload says so."""
-    note = f"Held at the gate, because spec.placement.fallback is Hold: {why}"
+def held(pod: Regarding, why: str, *, to_bind: bool = False) -> Event:
+    """A pod stays gated because its workload says so, or unbound because nobody else may bind it."""
+    if to_bind:
+        note = f"Not bound, and no other scheduler takes a pod of schedulerName {SCHEDULER_NAME}: {why}"
+    else:
+        note = f"Held at the gate, because spec.placement.fallback is Hold: {why}"
     return Event(pod, EventType.WARNING, EventReason.HELD, "Place", note)
 
 
@@ -109,11 +112,17 @@ def refused(pod: Regarding, node: str, why: str) -> Event:
     return Event(pod, EventType.WARNING, EventReason.UNSCHEDULABLE_AFTER_PLACEMENT, "Replace", note)
 
 
-def unknown_workload(pod: Regarding, workload: str) -> Event:
+def moved(pod: Regarding, node: str, why: str) -> Event:
+    """A pod that ran was evicted, so that its successor runs on a better node."""
+    return Event(pod, EventType.NORMAL, EventReason.MOVED, "Move", f"Moved off {node}: {why}")
+
+
+def unknown_workload(pod: Regarding, workload: str, *, to_bind: bool = False) -> Event:
     """A pod's label names no workload of its namespace."""
+    fate = "waits, for no other scheduler takes it" if to_bind else "is left to the default scheduler"
     note = (
         f"metadata.labels[{WORKLOAD_LABEL}]: namespace {pod.namespace} has no InferenceWorkload {workload}, "
-        "so the pod is left to the default scheduler; create it, or correct the label"
+        f"so the pod {fate}; create it, or correct the label"
     )
     return Event(pod, EventType.WARNING, EventReason.UNKNOWN_WORKLOAD, "Place", note, workload)
 

@@ -44,6 +44,8 @@ ROLES = (
                 "pods are watched, patched once (affinity, annotations, gate), and deleted where "
                 "kube-scheduler refuses one that its controller makes again",
             ),
+            Rule("", ("pods/binding",), ("create",), "binding pods whose schedulerName is tailwise"),
+            Rule("", ("pods/eviction",), ("create",), "moving pods that run, where a workload asks for it"),
             Rule("", ("nodes",), ("list", "watch"), "candidates"),
             Rule(GROUP, ("inferenceworkloads", "latencymodels"), ("list", "watch"), "the two kinds"),
             Rule(

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from tailwise.api.inference_workload import InferenceWorkload
-from tailwise.api.labels import MANAGED_BY, MANAGED_BY_LABEL, PLACEMENT_GATE, WORKLOAD_LABEL
+from tailwise.api.labels import (
+    MANAGED_BY,
+    MANAGED_BY_LABEL,
+    PLACEMENT_GATE,
+    SCHEDULER_NAME,
+    WORKLOAD_LABEL,
+)
+from tailwise.api.placement_policy import Binding
 from tailwise.cluster.client import DEPLOYMENTS, INFERENCE_WORKLOADS
 
 # Which workload's template made a pod. Its own label, and not the workload label, is the selector: a pod
@@ -91,5 +98,9 @@ def _template(workload: InferenceWorkload, labels: Mapping[str, str]) -> dict[st
     }
     spec = copy.deepcopy(template.spec)
     gates = [gate for gate in spec.get("schedulingGates") or () if gate.get("name") != PLACEMENT_GATE]
-    spec["schedulingGates"] = [*gates, {"name": PLACEMENT_GATE}]
+    if workload.spec.placement.binding is Binding.NODE_NAME:
+        spec["schedulerName"] = SCHEDULER_NAME
+    else:
+        gates.append({"name": PLACEMENT_GATE})
+    spec["schedulingGates"] = gates
     return {"metadata": metadata, "spec": spec}

@@ -102,6 +102,12 @@ class InferenceWorkloadController:
         """Take what was seen of a workload's latency."""
         self._observations[workload] = observation
 
+    def observed_milliseconds(self, workload: Key, pod: str) -> float | None:
+        """A pod's own latency as last observed; None where nobody measures."""
+        observation = self._observations.get(workload)
+        latency = observation.pods.get(pod) if observation else None
+        return latency.milliseconds if latency else None
+
     def profile(self, known: KnownWorkload) -> Answer | None:
         """The profile that predictions for a workload use: given, read, or None while it is being read."""
         if known.workload is None:

@@ -38,8 +38,14 @@ from tailwise.controllers.workload_findings import describe_failure
 from tailwise.controllers.workload_status import PlacementNote, claimed_twice
 from tailwise.domain.fallback import Hold, Release, fallback_step
 from tailwise.domain.feasible import feasible_nodes
-from tailwise.domain.objects import Pod
-from tailwise.domain.placement import record_of, release, require_any, require_node
+from tailwise.domain.objects import Pod, unsupported
+from tailwise.domain.placement import (
+    placement_annotations,
+    record_of,
+    release,
+    require_any,
+    require_node,
+)
 from tailwise.domain.record import PlacementRecord
 from tailwise.domain.refusal import is_refused, is_remade
 from tailwise.domain.scoring import DecisionOutcome
@@ -104,11 +110,12 @@ class PlacementController:
     waiting: set[Key] = field(default_factory=set)
     # Opened by this process; the watch may still show their gate.
     _opened: set[str] = field(default_factory=set)
-    _refused: RefusedPods = field(init=False)
+    # Also who keeps the pods of a workload off a node for a while.
+    refused: RefusedPods = field(init=False)
     _remedies: RemedyFinder = field(init=False)
 
     def __post_init__(self) -> None:
-        self._refused = RefusedPods(self.client, self.record)
+        self.refused = RefusedPods(self.client, self.record)
         self._remedies = RemedyFinder(self.view, self.assessor)
 
     def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
@@ -117,7 +124,7 @@ class PlacementController:
         gone = old is not None and new is None
         if new is not None and new.workload and new.deleted_at is None and new.occupied_node:
             self._reside(new)
-        if old is not None and (gone or (new is not None and not new.gated)):
+        if old is not None and (gone or (new is not None and not new.waits)):
             self._opened.discard(old.uid)
             self._waits(Key(old.namespace, old.name), False)
 
@@ -160,8 +167,8 @@ class PlacementController:
         """Place a pod, or say why not; returns when to try again."""
         pod = self.view.pods.get(key.namespace, key.name)
         if pod is not None and is_refused(pod):
-            return await self._refused.reconcile(pod, datetime.now(UTC))
-        if pod is None or not pod.gated or pod.deleted_at is not None or pod.uid in self._opened:
+            return await self.refused.reconcile(pod, datetime.now(UTC))
+        if pod is None or not pod.waits or pod.deleted_at is not None or pod.uid in self._opened:
             self._waits(key, False)
             return None
         workload = Key(pod.namespace, pod.workload or "")
@@ -180,6 +187,13 @@ class PlacementController:
         """The decision, with the pod assumed on its node; or why there is none."""
         if known.workload is None:
             return _Undecided(Reason.SPEC_INVALID, f"InferenceWorkload {known.key}: {known.fault}")
+        if pod.to_bind and (unseen := unsupported(pod)):
+            what = ", ".join(unseen)
+            return _Undecided(
+                Reason.NO_FEASIBLE_NODE,
+                f"the pod asks for {what}, which only kube-scheduler checks: use "
+                "spec.placement.binding: NodeAffinity",
+            )
         profile = self.workloads.profile(known)
         if profile is None:
             return _Undecided(Reason.WAITING_FOR_PROFILE, f"the model of {known.key} is being read")
@@ -191,7 +205,7 @@ class PlacementController:
         # From here to the return nothing is awaited.
         began = time.perf_counter()
         now = datetime.now(UTC)
-        set_aside = self._refused.set_aside(known.key, now)
+        set_aside = self.refused.set_aside(known.key, now)
         assessment = self.assessor.assess(pod, spec, profile, now, set_aside=set_aside)
         decision = assessment.decision
         if decision.node is not None:
@@ -219,7 +233,7 @@ class PlacementController:
         assert best is not None  # noqa: S101 - _assess has seen to it
         now = datetime.now(UTC)
         try:
-            written = await self._patch(pod, self._operations(pod, known, assessment, record_of(best, now)))
+            written = await self._send(pod, known, assessment, record_of(best, now))
         except BaseException:
             # The answer is unknown: the watch will tell, and until then the pod counts where it was sent.
             self.metrics.placed("Failed")
@@ -237,6 +251,18 @@ class PlacementController:
         self.workload_changed(known.key)
         _LOGGER.info("%s", decision.message(), extra={"object": f"Pod/{pod.namespace}/{pod.name}"})
         return None
+
+    async def _send(
+        self, pod: Pod, known: KnownWorkload, assessment: Assessment, record: PlacementRecord
+    ) -> _Undecided | None:
+        """The one write that places the pod; None when it is placed, by this write or by another."""
+        if not pod.to_bind:
+            return await self._patch(pod, self._operations(pod, known, assessment, record))
+        annotations = placement_annotations(pod, record)
+        bound = await apply.bind(
+            self.client, pod.namespace, pod.name, uid=pod.uid, node=record.node, annotations=annotations
+        )
+        return self._sent(pod, bound)
 
     def _operations(
         self, pod: Pod, known: KnownWorkload, assessment: Assessment, record: PlacementRecord
@@ -258,12 +284,16 @@ class PlacementController:
 
     async def _patch(self, pod: Pod, operations: Sequence[dict[str, Any]]) -> _Undecided | None:
         """Send the one patch; None when the gate is open, by this patch or by somebody else's."""
-        written = await apply.patch_json(self.client, PODS, pod.namespace, pod.name, operations)
+        return self._sent(pod, await apply.patch_json(self.client, PODS, pod.namespace, pod.name, operations))
+
+    def _sent(self, pod: Pod, written: apply.Written) -> _Undecided | None:
         if written.done:
             self._opened.add(pod.uid)
             return None
         if written.outcome is Outcome.REFUSED:
-            message = f"the API server refused the patch of Pod {pod.namespace}/{pod.name}: {written.message}"
+            message = (
+                f"the API server refused the placement of Pod {pod.namespace}/{pod.name}: {written.message}"
+            )
             _LOGGER.warning("%s", message)
             return _Undecided(Reason.PODS_PENDING, message)
         if written.outcome is Outcome.NOT_FOUND:
@@ -278,6 +308,9 @@ class PlacementController:
         )
         if why.no_node:
             self.record(events.no_feasible_node(_regarding(pod), why.message))
+        if isinstance(step, Release) and pod.to_bind:
+            # No other scheduler takes it: it can only wait.
+            step = Hold()
         if isinstance(step, Release):
             return await self._release(pod, known.key, _at_the_end(why, known, policy.timeout_seconds))
         self._waits(Key(pod.namespace, pod.name), True)
@@ -285,7 +318,7 @@ class PlacementController:
         if isinstance(step, Hold):
             # While the model is being read the condition says so; what is told of it stays told.
             if why.reason is not Reason.WAITING_FOR_PROFILE:
-                self.record(events.held(_regarding(pod), why.message))
+                self.record(events.held(_regarding(pod), why.message, to_bind=pod.to_bind))
             return _HELD_RETRY_SECONDS
         # The longer a pod has waited, the less likely that a moment more makes the difference.
         waited = (now - pod.created_at).total_seconds()
@@ -318,7 +351,9 @@ class PlacementController:
         if now < until:
             return (until - now).total_seconds()
         name = pod.workload or ""
-        self.record(events.unknown_workload(_regarding(pod), name))
+        self.record(events.unknown_workload(_regarding(pod), name, to_bind=pod.to_bind))
+        if pod.to_bind:
+            return _HELD_RETRY_SECONDS
         message = f"label {WORKLOAD_LABEL}: namespace {pod.namespace} has no InferenceWorkload {name}"
         return await self._release(pod, None, _Undecided(Reason.NO_PODS, message))
 

@@ -39,6 +39,10 @@ class RefusedPods:
             del self._until[workload]
         return frozenset(nodes)
 
+    def avoid(self, workload: Key, node: str, until: datetime) -> None:
+        """Keep the workload's pods off a node until then."""
+        self._until.setdefault(workload, {})[node] = until
+
     async def reconcile(self, pod: Pod, now: datetime) -> float | None:
         """Delete a pod that its node refused, if it still is as it was seen; returns when to look again."""
         step = refusal_step(pod, now)
@@ -47,7 +51,7 @@ class RefusedPods:
         if isinstance(step, LookAgain):
             return (step.at - now).total_seconds()
         node, why = pod.record.node, pod.unschedulable_message
-        self._until.setdefault(Key(pod.namespace, pod.workload or ""), {})[node] = now + SET_ASIDE
+        self.avoid(Key(pod.namespace, pod.workload or ""), node, now + SET_ASIDE)
         # A pod that was bound, changed or replaced meanwhile is another question: the precondition fails.
         deleted = await apply.delete(
             self.client, PODS, pod.namespace, pod.name, uid=pod.uid, resource_version=pod.resource_version

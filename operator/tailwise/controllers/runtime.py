@@ -33,6 +33,7 @@ from tailwise.controllers.options import OperatorOptions
 from tailwise.controllers.placement import PlacementController
 from tailwise.controllers.profiles import ProfileQuestion, ProfileStore, job_reader, read_by_job
 from tailwise.controllers.registry import Registry, latency_model_from_object, workload_from_object
+from tailwise.controllers.relocation import relocation_by
 from tailwise.controllers.residents import Standing
 from tailwise.controllers.view import ClusterView, cluster_view
 from tailwise.domain.objects import Pod
@@ -200,6 +201,7 @@ class Runtime:
         self._run("latency model workers", self._latency_models.run(1, self._latency_model.reconcile))
         if self._prometheus is not None:
             self._run("observer", self._observe())
+            self._run("relocation", relocation_by(self._placement).run())
         await self._resync()
 
     def _run(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
@@ -291,7 +293,7 @@ class Runtime:
 
     def _add_gated(self, workload: Key) -> None:
         for pod in self._view.pods_of(workload):
-            if pod.gated:
+            if pod.waits:
                 self._pods.add(Key(pod.namespace, pod.name))
 
     def _profile_answered(self, question: ProfileQuestion) -> None:
@@ -391,6 +393,6 @@ class Runtime:
             for key in self.registry.workloads:
                 self._workloads.add(key)
             for pod in self._view.pods.values():
-                if pod.workload and (pod.gated or is_refused(pod)):
+                if pod.workload and (pod.waits or is_refused(pod)):
                     self._pods.add(Key(pod.namespace, pod.name))
             await asyncio.sleep(self.options.resync_seconds)

@@ -183,7 +183,7 @@ def _pod_changed(view: ClusterView, key: Key, old: Pod | None, new: Pod | None) 
     view.interests.pod(old, new)
     for workload in before | after:
         view.interests.workload_pods(workload)
-    if new is not None and new.deleted_at is None and (new.gated or is_refused(new)):
+    if new is not None and new.deleted_at is None and (new.waits or is_refused(new)):
         view.interests.undecided_pod(key)
 
 

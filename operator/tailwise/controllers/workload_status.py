@@ -174,7 +174,7 @@ def _findings(
         reason=note.reason if note else None,
         message=note.message if note else "",
         claimed_twice=foreign,
-        without_gate=[pod.name for pod in mine if not pod.gated and pod.record is None],
+        without_gate=[pod.name for pod in mine if not pod.waits and pod.record is None],
         unschedulable=[
             f"{pod.name}: {pod.unschedulable_message}"
             for pod in mine
@@ -219,9 +219,9 @@ def _lasting_note(facts: WorkloadFacts) -> PlacementNote | None:
 
 
 def _counts(pods: Sequence[Pod]) -> PodCounts:
-    pending = sum(pod.gated for pod in pods)
+    pending = sum(pod.waits for pod in pods)
     placed = sum(
-        not pod.gated and pod.record is not None and pod.record.result is PlacementResult.PLACED
+        not pod.waits and pod.record is not None and pod.record.result is PlacementResult.PLACED
         for pod in pods
     )
     return PodCounts(pending=pending, placed=placed, fallback=len(pods) - pending - placed)
@@ -231,7 +231,7 @@ def _placements(
     pods: Sequence[Pod], before: InferenceWorkloadStatus, facts: WorkloadFacts
 ) -> tuple[Placement, ...]:
     known = {each.pod: each for each in before.placements}
-    decided = [(pod, pod.record) for pod in pods if pod.record is not None and not pod.gated]
+    decided = [(pod, pod.record) for pod in pods if pod.record is not None and not pod.waits]
     decided.sort(key=lambda pair: (pair[1].decided_at or pair[0].created_at, pair[0].name), reverse=True)
     placements = [
         _placement(pod, record, known.get(pod.name), facts) for pod, record in decided[:MAX_PLACEMENTS]

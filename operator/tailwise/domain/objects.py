@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
-from tailwise.api.labels import PLACEMENT_GATE, WORKLOAD_LABEL
+from tailwise.api.labels import PLACEMENT_GATE, SCHEDULER_NAME, WORKLOAD_LABEL
 from tailwise.domain.pod_rules import PodAffinityTerm, PodGroup, SpreadConstraint
 from tailwise.domain.record import PlacementRecord
 from tailwise.domain.resources import CPU, Amounts
@@ -107,6 +107,8 @@ class Pod:
     has_affinity: bool = False
     has_node_affinity: bool = False
     has_annotations: bool = False
+    # Whether somebody set the pod's deletion cost already.
+    has_deletion_cost: bool = False
     tolerations: tuple[Toleration, ...] = ()
     spread: tuple[SpreadConstraint, ...] = ()
     affinity_terms: tuple[PodAffinityTerm, ...] = ()
@@ -124,6 +126,20 @@ class Pod:
     def gated(self) -> bool:
         """Whether Tailwise's gate is closed."""
         return PLACEMENT_GATE in self.gates
+
+    @property
+    def to_bind(self) -> bool:
+        """Whether Tailwise is the pod's scheduler and has not bound it yet (binding: NodeName)."""
+        return (
+            self.scheduler_name == SCHEDULER_NAME
+            and self.workload is not None
+            and not (self.node_name or self.gates or self.finished)
+        )
+
+    @property
+    def waits(self) -> bool:
+        """Whether the pod waits for Tailwise's decision: at its gate, or to be bound."""
+        return self.gated or self.to_bind
 
     @property
     def finished(self) -> bool:

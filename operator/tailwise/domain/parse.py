@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from sys import intern
 from typing import Any
 
+from tailwise.api.labels import DELETION_COST_ANNOTATION
 from tailwise.domain.objects import Container, HostPort, Node, Owner, Pod, PodPhase, Unmodelled
 from tailwise.domain.pod_rules import LabelSelector, PodAffinityTerm, SpreadConstraint
 from tailwise.domain.record import parse_time, record_from_annotations
@@ -94,6 +95,7 @@ def pod_from_object(obj: Object) -> Pod:
         has_affinity=spec.get("affinity") is not None,
         has_node_affinity=affinity.get("nodeAffinity") is not None,
         has_annotations=bool(annotations),
+        has_deletion_cost=DELETION_COST_ANNOTATION in annotations,
         tolerations=tuple(_toleration(each) for each in spec.get("tolerations") or ()),
         spread=tuple(_spread(spec, metadata.get("labels") or {})),
         affinity_terms=tuple(_pod_terms(affinity.get("podAffinity"), metadata)),

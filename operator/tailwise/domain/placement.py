@@ -12,13 +12,13 @@ Each patch tests the pod's uid and that the gate is still where it was seen; a t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from math import ceil
 from typing import Any
 
 from tailwise.api.inference_workload_status import PlacementResult
-from tailwise.api.labels import PLACEMENT_GATE
+from tailwise.api.labels import DELETION_COST_ANNOTATION, PLACEMENT_GATE
 from tailwise.domain.objects import Node, Pod
 from tailwise.domain.record import PlacementRecord, annotations_from_record
 from tailwise.domain.scoring import Candidate
@@ -32,6 +32,7 @@ _NODE_AFFINITY = "/spec/affinity/nodeAffinity"
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
 _GREATEST_WEIGHT = 100
+_GREATEST_COST = 10**9  # an int32 in Kubernetes
 
 
 class PlacementError(ValueError):
@@ -113,6 +114,14 @@ def release(pod: Pod, now: datetime) -> list[Operation]:
     return [*_preconditions(pod), *_annotate(pod, record), _open_gate(pod)]
 
 
+def placement_annotations(pod: Pod, record: PlacementRecord) -> dict[str, str]:
+    """The record, and what a scale-down is to know of it unless the pod brings that itself."""
+    annotations = annotations_from_record(record)
+    if not pod.has_deletion_cost:
+        annotations[DELETION_COST_ANNOTATION] = str(_deletion_cost(record))
+    return annotations
+
+
 def headroom_weights(slo_milliseconds: float, bounds_milliseconds: Sequence[float]) -> list[int]:
     """Weights 1 to 100 in proportion to headroom (SLO less bound): the most headroom weighs 100."""
     headrooms = [max(0.0, slo_milliseconds - bound) for bound in bounds_milliseconds]
@@ -176,7 +185,7 @@ def _append(path: str, own: NodeSelectorTerm, addition: NodeSelectorTerm) -> Ite
 
 
 def _annotate(pod: Pod, record: PlacementRecord) -> Iterator[Operation]:
-    annotations = annotations_from_record(record)
+    annotations = placement_annotations(pod, record)
     if pod.has_annotations:
         for key, value in annotations.items():
             yield _add(f"/metadata/annotations/{key.replace('~', '~0').replace('/', '~1')}", value)
@@ -184,6 +193,13 @@ def _annotate(pod: Pod, record: PlacementRecord) -> Iterator[Operation]:
     # There were none when the pod was read: make sure that none are lost that came since.
     yield {"op": "test", "path": "/metadata/annotations", "value": None}
     yield _add("/metadata/annotations", annotations)
+
+
+def _deletion_cost(record: PlacementRecord) -> int:
+    """What a scale-down takes first is least: the slowest node, before it where nothing was predicted."""
+    if record.predicted_p90_milliseconds is None:
+        return -_GREATEST_COST
+    return -min(record.predicted_p90_milliseconds, _GREATEST_COST - 1)
 
 
 def _preferred_objects(pod: Pod, preferred: Sequence[PreferredTerm]) -> list[dict[str, Any]]:
@@ -216,3 +232,33 @@ def _hostname(node: Node) -> str:
 
 def _add(path: str, value: Any) -> Operation:
     return {"op": "add", "path": path, "value": value}
+
+
+def before_placement(pod: Pod) -> Pod:
+    """The pod as it was when it asked for a node: gated, on no node, with the terms that it brought itself.
+
+    What was narrowed to its node is taken off again. A requirement on several host names at the end of a
+    term was put there where the pod also prefers the node by its name; nobody can tell it from the pod's own
+    otherwise.
+    """
+    node = pod.record.node if pod.record is not None else pod.node_name
+    by_name = Requirement(NAME_FIELD, Operator.IN, (node,))
+    several = any(by_name in each.term.fields for each in pod.preferred_terms)
+    terms = tuple(_widened(term, by_name, several) for term in pod.required_terms or ())
+    # A term that was empty from the start matches nothing, and still does.
+    alone = len(terms) == 1 and terms[0].empty and pod.required_terms != terms
+    return replace(
+        pod,
+        node_name="",
+        gates=(PLACEMENT_GATE,),
+        required_terms=None if alone or pod.required_terms is None else terms,
+        preferred_terms=(),
+        record=None,
+    )
+
+
+def _widened(term: NodeSelectorTerm, by_name: Requirement, several: bool) -> NodeSelectorTerm:
+    expressions = term.expressions
+    if several and expressions and expressions[-1].key == HOSTNAME_LABEL:
+        expressions = expressions[:-1]
+    return NodeSelectorTerm(expressions, tuple(each for each in term.fields if each != by_name))

@@ -43,7 +43,7 @@ class Filter(StrEnum):
     POD_AFFINITY = "node(s) didn't match pod affinity rules"
     POD_ANTI_AFFINITY = "node(s) didn't match pod anti-affinity rules"
     EXISTING_ANTI_AFFINITY = "node(s) didn't satisfy existing pods anti-affinity rules"
-    SET_ASIDE = "node(s) refused a pod of the workload a moment ago"
+    SET_ASIDE = "node(s) set aside after a pod of the workload was refused or moved away"
     NO_HARDWARE = "node(s) without hardware data"
     NO_PREDICTION = "node(s) without a prediction"
     SLO = "SLO"

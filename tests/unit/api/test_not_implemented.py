@@ -30,8 +30,6 @@ def test_a_minimal_workload_uses_nothing_that_is_missing() -> None:
     ("fields", "expected"),
     [
         ({"slo": {"latencyMilliseconds": 5, "percentile": 99}}, "spec.slo.percentile"),
-        ({"placement": {"binding": "NodeName"}}, "spec.placement.binding"),
-        ({"placement": {"relocation": {"mode": "WhenBetter"}}}, "spec.placement.relocation"),
     ],
 )
 def test_a_workloads_field_without_behaviour_is_named(fields: dict[str, Any], expected: str) -> None:
@@ -44,14 +42,14 @@ def test_a_workloads_field_without_behaviour_is_named(fields: dict[str, Any], ex
     [
         {
             "placement": {
-                "binding": "NodeAffinity",
+                "binding": "NodeName",
                 "policy": "Feasible",
                 "objective": "Tightest",
                 "neighbours": "Ignore",
                 "fallback": "Hold",
             }
         },
-        {"placement": {"neighbours": "Respect"}},
+        {"placement": {"neighbours": "Respect", "relocation": {"mode": "WhenBetter"}}},
         {"model": {"url": "s3://b/m.onnx", "serviceAccountName": "reader", "secretRef": {"name": "keys"}}},
         {"load": {"batchSize": 8, "concurrency": 4, "requestsPerSecond": 10}},
         {"metrics": {"preset": "Triton"}},

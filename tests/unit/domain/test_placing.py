@@ -1,4 +1,5 @@
-from copy import deepcopy
+import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -28,6 +29,7 @@ from tailwise.domain.parse import pod_from_object
 from tailwise.domain.placement import (
     PlacementError,
     WeightedNode,
+    before_placement,
     headroom_weights,
     release,
     require_any,
@@ -269,7 +271,8 @@ def test_a_pod_that_never_starts_or_goes_is_no_longer_counted_on() -> None:
 
 def _apply(target: dict[str, Any], operations: list[dict[str, Any]]) -> dict[str, Any]:
     """RFC 6902, as much of it as is used."""
-    result = deepcopy(target)
+    # Not a deep copy: that would keep two terms that are one object so.
+    result: dict[str, Any] = json.loads(json.dumps(target))
     for operation in operations:
         *parents, last = [
             part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:]
@@ -316,16 +319,21 @@ def test_the_patch_leaves_of_a_pods_nodes_only_those_that_were_chosen(
     )
     before = pod_from_object(target)
     table = node_table(_NODES)
+    record = replace(RECORD, node=f"node-{min(chosen)}")
     for operations, kept in (
-        (require_any(before, [WeightedNode(_NODES[n]) for n in sorted(chosen)], RECORD), chosen),
-        (require_node(before, f"node-{min(chosen)}", RECORD), {min(chosen)}),
+        (require_any(before, [WeightedNode(_NODES[n]) for n in sorted(chosen)], record), chosen),
+        (require_node(before, record.node, record), {min(chosen)}),
     ):
         after = pod_from_object(_apply(target, operations))
         expected = {n for n in kept if selected(before, table)[n]}
         assert {int(n) for n in np.flatnonzero(selected(after, table))} == expected
         assert after.gates == ("first",)
-        assert after.record == RECORD
+        assert after.record == record
         _check_only_additions(before.required_terms, after.required_terms)
+        # And what a pod asked for before it was placed can be read back.
+        asks_again = before_placement(replace(after, node_name=record.node))
+        assert asks_again.required_terms == before.required_terms
+        assert asks_again.gated and not asks_again.node_name
 
 
 def _check_only_additions(before: Any, after: Any) -> None:
@@ -357,6 +365,20 @@ def test_fallback_opens_only_our_gate_and_sets_no_affinity() -> None:
 def test_a_pod_that_is_not_gated_cannot_be_placed_a_second_time() -> None:
     with pytest.raises(PlacementError, match=r"default/pod-1: spec\.schedulingGates"):
         require_node(pod(gates=()), "node-1", RECORD)
+
+
+@pytest.mark.parametrize(
+    ("p90", "own", "cost"),
+    [(25, None, "-25"), (None, None, "-1000000000"), (10**12, None, "-999999999"), (25, "7", "7")],
+)
+def test_a_scale_down_takes_the_slowest_first_and_before_it_the_unknown(
+    p90: int | None, own: str | None, cost: str
+) -> None:
+    given = {"controller.kubernetes.io/pod-deletion-cost": own} if own else {"a": "b"}
+    target = pod_object(annotations=given)
+    record = replace(RECORD, predicted_p90_milliseconds=p90)
+    after = _apply(target, require_node(pod_from_object(target), "node-1", record))
+    assert after["metadata"]["annotations"]["controller.kubernetes.io/pod-deletion-cost"] == cost
 
 
 def test_weights_follow_headroom() -> None:
