@@ -132,7 +132,10 @@ def test_forty_kinds_of_taint_still_fit_into_status_and_add_up() -> None:
 
 def test_a_node_set_aside_is_refused_last() -> None:
     verdicts = filter_nodes(pod(), cluster(node("a"), node("b")), set_aside={"a"})
-    assert verdicts.summary() == "1/2 nodes fit: 1 node(s) refused a pod of the workload a moment ago"
+    assert (
+        verdicts.summary()
+        == "1/2 nodes fit: 1 node(s) set aside after a pod of the workload was refused or moved away"
+    )
 
 
 @pytest.mark.parametrize(
