@@ -29,6 +29,7 @@ from tailwise.prediction.quota import FloatArray, Quota, nearest_rank, sustained
 
 PHASES = 100
 NOISES = 21
+_GOLDEN = (math.sqrt(5.0) - 1) / 2
 
 BESIDES = 0.03
 """CPU time burnt between queries, as a share of theirs: the client's loop, the server's bookkeeping."""
@@ -185,9 +186,12 @@ def _closed_loop(cost: QueryCost, serving: Serving, share: Share, sigma: float) 
         )
         for quota in ordered
     ]
-    # The start's place in the quota of the longest period that binds; the shorter ones lie within it.
+    # The start's place in the quota of the longest period that binds; the shorter ones lie within it, and must
+    # be met at every phase, too: even steps may be a multiple of theirs, those of the golden ratio never are.
     longest = quotas[-1]
-    starts = (np.arange(PHASES) + 0.5)[:, np.newaxis] / PHASES * longest.quota_milliseconds
+    even = np.arange(PHASES) + 0.5
+    places = even / PHASES if len(quotas) == 1 else even * _GOLDEN % 1.0
+    starts = places[:, np.newaxis] * longest.quota_milliseconds
     before = wall_milliseconds(starts, rate, quotas)
     taken = wall_milliseconds(starts + work, rate, quotas) - before
     # A little more is burnt than the queries themselves take; it decides where a tenth is throttled.
@@ -228,7 +232,7 @@ def _triangular_strata() -> FloatArray:
 
     Shape (PHASES, NOISES); multiples of the golden ratio leave no pattern between a phase and its jitter.
     """
-    even = (np.arange(PHASES * NOISES) * 0.6180339887498949 + 0.5) % 1.0
+    even = (np.arange(PHASES * NOISES) * _GOLDEN + 0.5) % 1.0
     difference = np.where(even < 0.5, np.sqrt(2 * even) - 1, 1 - np.sqrt(2 * (1 - even)))
     return np.asarray(difference.reshape(PHASES, NOISES))
 
