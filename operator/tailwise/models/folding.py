@@ -47,6 +47,58 @@ def fold(call: Call) -> tuple[Array | None, ...] | None:
     return tuple(np.asarray(result) for result in results)
 
 
+def fold_alone(call: Call) -> Array | None:
+    """The content of the one output of an operator whose result tells its own type and size.
+
+    Exports with free axes are full of these, and inferring each would take longer than computing it. The
+    product of the inputs' sizes bounds the result's.
+    """
+    if call.domain != "" or call.op_type not in _ALONE or len(call.node.output) != 1:
+        return None
+    source = call.input(0)
+    if call.op_type in _FROM_SHAPES:
+        if source is None or source.shape is None:
+            return None
+        return _FROM_SHAPES[call.op_type](call, source.shape)
+    contents = _contents(call.inputs)
+    if contents is None or math.prod(content.size for content in contents if content is not None) > _FEW:
+        return None
+    try:
+        with np.errstate(all="ignore"):
+            result = np.asarray(_FOLDS[call.op_type](call, contents)[0])
+    except (
+        ValueError,
+        IndexError,
+        TypeError,
+        KeyError,
+        OverflowError,
+        ZeroDivisionError,
+        FloatingPointError,
+    ):
+        return None
+    return result if result.dtype in _PLAIN else None
+
+
+_ALONE = frozenset(
+    {
+        "Shape",
+        "Size",
+        "Gather",
+        "Concat",
+        "Slice",
+        "Squeeze",
+        "Unsqueeze",
+        "Add",
+        "Sub",
+        "Mul",
+        "Cast",
+        "Equal",
+    }
+)
+_PLAIN = frozenset(map(np.dtype, (np.int64, np.int32, np.bool_, np.float32)))
+_FEW = 4096
+
+
 def _too_long(outputs: Sequence[Value | None]) -> bool:
     return any(isinstance(o, Tensor) and (o.elements or 0) > MOST_ELEMENTS for o in outputs)
 

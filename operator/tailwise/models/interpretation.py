@@ -163,6 +163,12 @@ class Interpreter:
             return replace(call, outputs=made)
         if call.op_type == "Constant" and call.domain == "":
             return replace(call, outputs=(_constant(call),))
+        alone = folding.fold_alone(call)
+        if alone is not None:
+            bounded = any(isinstance(value, Tensor) and value.bounded for value in call.inputs)
+            kind = int(onnx.helper.np_dtype_to_tensor_dtype(alone.dtype))
+            made_alone = Tensor(kind, alone.shape, alone, constant=not bounded, bounded=bounded)
+            return replace(call, outputs=(made_alone,))
         outputs = [
             self._declared(scope, name, value)
             for name, value in zip(call.node.output, shapes.infer(call), strict=True)
