@@ -42,7 +42,7 @@ class HttpAccess:
     addresses: AddressPolicy
     allow_http: bool = False
     redirect_addresses: AddressPolicy | None = None
-    hedge_seconds: float | None = 0.002
+    hedge_seconds: float | None = 0.001
 
     def policy(self, *, first: bool) -> AddressPolicy:
         """The policy for the URL's own host, or for a hop after it."""

@@ -38,6 +38,7 @@ class Pace:
     SHORT_ROUND_TRIP_SECONDS = 0.010
     SHORT_JUMP_BYTES = 48 * 1024
     MOST_JUMP_BYTES = 16 * 2**20
+    LONG_MARGIN = 1.25
     # As if that much had been transferred: one short answer among busy neighbours proves little.
     _ASSUMED_BYTES = 128 * 1024
 
@@ -73,8 +74,8 @@ class Pace:
         That is what is transferred during a round trip; at most 48 KiB where a round trip is short.
         """
         gap = (self.round_trip_seconds + self.reconnect_seconds) * self.bytes_per_second
-        if not self.long:
-            gap = min(gap, self.SHORT_JUMP_BYTES)
+        # On a long way a jump that saves next to nothing is not worth what may go wrong with it.
+        gap = gap * self.LONG_MARGIN if self.long else min(gap, self.SHORT_JUMP_BYTES)
         return int(min(max(gap, 4 * 1024), self.MOST_JUMP_BYTES))
 
 
