@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -140,3 +142,10 @@ def test_detection_counts_operators_whose_size_depends_on_the_picture_at_their_l
     assert profile.operators["Conv"] == 111
     assert profile.operators["NonZero"] == 10
     assert profile.unresolved_count == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_document_of_model_profiles_states_what_is_counted(name: str) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "model-profiles.md").read_text()
+    flops, _ = COUNTED[name]
+    assert re.search(rf"^\| {name} \| [0-9.]+ \| {flops:,} \|", text, re.MULTILINE)
