@@ -186,8 +186,8 @@ def _closed_loop(cost: QueryCost, serving: Serving, share: Share, sigma: float) 
         )
         for quota in ordered
     ]
-    # The start's place in the quota of the longest period that binds. The shorter ones lie within it and must be
-    # met at every phase, too: even steps may be a multiple of theirs, those of the golden ratio never are.
+    # The start's place in the quota of the longest period that binds. The shorter ones lie within it and must
+    # be met at every phase too: even steps may be multiples of theirs, those of the golden ratio never are.
     longest = quotas[-1]
     even = np.arange(PHASES) + 0.5
     places = even / PHASES if len(quotas) == 1 else even * _GOLDEN % 1.0
