@@ -87,6 +87,9 @@ _ALLOWED: Mapping[TrainableAlgorithm, frozenset[str]] = MappingProxyType(
 _MONOTONE = {"effective_cores": -1, "effective_megahertz": -1, "flops": 1}
 
 
+_ROWS_FOR_THREADS = 5_000
+
+
 class CandidateError(ValueError):
     """A grid cannot be used; the message names the field and the way out."""
 
@@ -115,6 +118,11 @@ class Fitted:
         """Answers in target space, (rows,), of features with NaN where unknown."""
         answer = self.estimator.predict(known_values(values))
         return np.asarray(answer, dtype=np.float64).reshape(-1)
+
+
+def _useful(threads: int, rows: int) -> int:
+    """One thread for few rows: on a busy machine threads wait for each other longer than they work."""
+    return threads if rows >= _ROWS_FOR_THREADS else 1
 
 
 def known_values(values: Float32Array) -> Float32Array:
@@ -171,7 +179,7 @@ def fit(candidate: Candidate, rows: Matrix, targets: FloatArray, *, seed: int, t
     values = known_values(rows.values)
     directions = monotone(rows)
     try:
-        estimator = _estimator(candidate, directions, seed, threads, len(rows))
+        estimator = _estimator(candidate, directions, seed, _useful(threads, len(rows)), len(rows))
         _fit(candidate.algorithm, estimator, values, targets)
     except (ValueError, TypeError) as error:
         raise CandidateError(f"spec.algorithms: {candidate}: {error}") from error
@@ -238,7 +246,7 @@ def fit_quantile(rows: Matrix, targets: FloatArray, share: float, *, seed: int, 
 
     model = LGBMRegressor(
         objective="quantile", alpha=share, n_estimators=150, learning_rate=0.05, num_leaves=15,
-        min_child_samples=max(5, min(50, len(rows) // 40)), random_state=seed, n_jobs=threads,
-        deterministic=True, force_row_wise=True, verbosity=-1,
+        min_child_samples=max(5, min(50, len(rows) // 40)), random_state=seed,
+        n_jobs=_useful(threads, len(rows)), deterministic=True, force_row_wise=True, verbosity=-1,
     )  # fmt: skip
     return model.fit(known_values(rows.values), targets)
