@@ -47,7 +47,7 @@ async def test_a_file_that_was_replaced_is_read_again_and_its_profile_serves_unt
     async def changed(name: str) -> bool:
         now = await flops(look, name)
         assert now > 0, "the old profile serves until the new one is there"
-        return now > before
+        return bool(now > before)
 
     for name in ("w", "v"):
         await until(partial(changed, name), f"the new profile of {name}")

@@ -190,7 +190,7 @@ def _closed_loop(cost: QueryCost, serving: Serving, share: Share, sigma: float) 
     # be met at every phase too: even steps may be multiples of theirs, those of the golden ratio never are.
     longest = quotas[-1]
     even = np.arange(PHASES) + 0.5
-    places = even / PHASES if len(quotas) == 1 else even * _GOLDEN % 1.0
+    places: FloatArray = even / PHASES if len(quotas) == 1 else np.mod(even * _GOLDEN, 1.0)
     starts = places[:, np.newaxis] * longest.quota_milliseconds
     before = wall_milliseconds(starts, rate, quotas)
     taken = wall_milliseconds(starts + work, rate, quotas) - before

@@ -16,7 +16,10 @@ from tailwise.models.report import MOST_BYTES, answer_of, report
 
 def profile(operators: int = 3, unresolved: int = 0) -> ModelProfile:
     words = random.Random(0)  # noqa: S311 -- repeatable, not secret
-    name = lambda: "".join(words.choices("abcdefghijklmnopqrstuvwxyz", k=60))  # noqa: E731
+
+    def name() -> str:
+        return "".join(words.choices("abcdefghijklmnopqrstuvwxyz", k=60))
+
     return ModelProfile(
         flops=2**50,
         flops_by_kind=FlopsByKind(convolution=2**50),
