@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bars
+from rich.table import Column
 
 from tailwise.training.run import Progress
 
@@ -30,12 +31,17 @@ class Shown:
         self._stream = stream
         self._live = stream.isatty()
         self._bars = Bars(
-            TextColumn("{task.description:28s}"),
-            BarColumn(),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=12)),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[what]}", style="dim"),
+            # What is under way gives way first on a narrow terminal.
+            TextColumn(
+                "{task.fields[what]}",
+                style="dim",
+                table_column=Column(no_wrap=True, overflow="ellipsis", max_width=24),
+            ),
             console=Console(file=stream),
             disable=not self._live,
         )
@@ -50,9 +56,7 @@ class Shown:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            for task in self._tasks.values():
-                total = self._bars.tasks[task].total
-                self._bars.update(task, completed=total, what="")
+            self._all_done()
         self._bars.stop()
 
     def told(self, progress: Progress) -> None:
@@ -70,6 +74,7 @@ class Shown:
     def _show(self, stage: str, done: int, total: int | None, what: str) -> None:
         if self._live:
             if stage not in self._tasks:
+                self._all_done()  # a stage that begins tells that those before it ended
                 self._tasks[stage] = self._bars.add_task(stage, total=total, what=what)
             self._bars.update(self._tasks[stage], completed=done, total=total, what=what)
             return
@@ -79,3 +84,7 @@ class Shown:
             of = "" if total is None else f" of {total}"
             print(f"{stage}: {done}{of} {what}".rstrip(), file=self._stream, flush=True)
             self._printed = (stage, now)
+
+    def _all_done(self) -> None:
+        for task in self._tasks.values():
+            self._bars.update(task, completed=self._bars.tasks[task].total, what="")
