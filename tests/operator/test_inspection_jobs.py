@@ -18,7 +18,15 @@ import pytest
 
 from tailwise.cluster import apply
 from tailwise.cluster.client import INFERENCE_WORKLOADS, JOBS, PODS, ContentType, Resource
-from tailwise.controllers.inspection_job import INSPECTION_LABEL, SECRET_DIRECTORY, VOLUME_DIRECTORY
+from tailwise.controllers.inspection_job import (
+    INSPECTION_LABEL,
+    SECRET_DIRECTORY,
+    VOLUME_DIRECTORY,
+    JobAccess,
+    JobQuestion,
+    JobSettings,
+    job_manifest,
+)
 from tests.models.store import Store, serving
 from tests.operator.model_server import convolutions
 from tests.operator.stage import Look, Operator, until, workload
@@ -180,6 +188,17 @@ async def test_two_workloads_of_one_question_have_one_job(strict: Look, tmp_path
     await run_as_kubelet(strict, tmp_path)
     for name in ("w", "v"):
         await until(partial(profiled, strict, name), f"the profile of {name}")
+
+
+async def test_a_job_that_an_operator_before_has_made_is_waited_for(strict: Look, tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(convolutions())
+    question = JobQuestion("pvc://shared/net.onnx", JobAccess(strict.namespace))
+    made = await strict.create(JOBS, job_manifest(question, JobSettings("registry.invalid/tailwise:0", 120)))
+    await strict.create(INFERENCE_WORKLOADS, workload(strict.namespace, "w", question.url))
+    await run_as_kubelet(strict, tmp_path)
+    await until(partial(profiled, strict), "the profile")
+    await until(partial(no_jobs, strict), "the Job's end")
+    assert made["metadata"]["name"] == question.job_name
 
 
 async def test_an_error_that_the_job_finds_is_the_condition_and_one_event(

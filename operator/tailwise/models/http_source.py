@@ -291,14 +291,20 @@ class HttpSource:
         return min(self._size, offset + max(length, self.pace.jump_bytes // 8))
 
     def _from_flow(self, flow: _Flow, length: int) -> bytes:
-        """The next bytes of an answer: all of them when no more were asked for than are wanted."""
-        if flow.left <= length:
+        """The next bytes of an answer: all that are left where they are few, else as they come.
+
+        What is looked at while the rest is on its way costs no time, and what is skipped is never joined.
+        """
+        if flow.left <= min(length, STREAM_BYTES):
             data = self._all_of(flow)
             self._idle, self._flow = self._idle or flow.connection, None
             return data
         data = self._received(flow, lambda: flow.response.read1(min(length, STREAM_BYTES)))
         if not data:
             raise ModelTruncated("the connection ended before the answer did")
+        if not flow.left:
+            flow.response.close()
+            self._idle, self._flow = self._idle or flow.connection, None
         self._reconnecting()
         return data
 
