@@ -141,16 +141,14 @@ class ProfileStore:
         self._answers.setdefault(question, profile)
         self._answered_at.setdefault(question, time.monotonic())
 
-    def forget_all_but(self, wanted: set[ProfileQuestion]) -> None:
+    def forget(self, question: ProfileQuestion) -> None:
         """Drop what no workload asks any more."""
-        for question in self._answers.keys() | self._asked.keys():
-            if question not in wanted:
-                self._answers.pop(question, None)
-                self._answered_at.pop(question, None)
-                for tasks in (self._asked, self._checks):
-                    task = tasks.pop(question, None)
-                    if task is not None:
-                        task.cancel()
+        self._answers.pop(question, None)
+        self._answered_at.pop(question, None)
+        for tasks in (self._asked, self._checks):
+            task = tasks.pop(question, None)
+            if task is not None:
+                task.cancel()
 
     def check_all(self) -> None:
         """Begin to ask all stores whether what was read is still what they hold."""

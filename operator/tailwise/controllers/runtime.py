@@ -25,6 +25,7 @@ from tailwise.cluster.events import Recorder
 from tailwise.cluster.lease import Lease
 from tailwise.cluster.queue import WorkQueue
 from tailwise.cluster.reflector import Key
+from tailwise.controllers.askers import Askers
 from tailwise.controllers.assessment import Assessor
 from tailwise.controllers.inference_workload import InferenceWorkloadController
 from tailwise.controllers.latency_model import LatencyModelController
@@ -74,6 +75,7 @@ class Runtime:
         self.failure: str | None = None
         self.metrics = OperatorMetrics()
         self.registry = Registry()
+        self._askers = Askers()
         self._pods: WorkQueue[Key] = WorkQueue("pods", self.metrics)
         self._workloads: WorkQueue[Key] = WorkQueue("inferenceworkloads", self.metrics)
         self._latency_models: WorkQueue[str] = WorkQueue("latencymodels", self.metrics)
@@ -236,13 +238,11 @@ class Runtime:
         self._add_gated(known.key)
         if self._started:
             self._placement.workload_known(known.key)
-        self._profiles.forget_all_but(
-            {
-                ProfileQuestion.of(each.workload.spec, each.key.namespace)
-                for each in self.registry.workloads.values()
-                if each.workload
-            }
-        )
+        asks = None
+        if known.workload is not None and event != "DELETED":
+            asks = ProfileQuestion.of(known.workload.spec, known.key.namespace)
+        if (forgotten := self._askers.put(known.key, asks)) is not None:
+            self._profiles.forget(forgotten)
 
     def saw_latency_model(self, event: str | None, obj: Mapping[str, Any]) -> None:
         """A LatencyModel came, changed or went."""
@@ -272,6 +272,7 @@ class Runtime:
         view.interests.undecided_pod = self._pods.add
         view.interests.workload_pods = self._workloads.add
         view.interests.capacity = self._capacity_changed
+        view.interests.hardware = self._assessor.hardware_changed
         view.interests.event = self._recorder.record
         view.interests.pod = self._pod_changed
 
@@ -281,7 +282,6 @@ class Runtime:
             self._capacity_changed()
 
     def _capacity_changed(self) -> None:
-        self._assessor.hardware_changed()
         if self._capacity_timer is None:
             loop = asyncio.get_running_loop()
             self._capacity_timer = loop.call_later(_CAPACITY_DELAY_SECONDS, self._add_waiting)
@@ -297,11 +297,10 @@ class Runtime:
                 self._pods.add(Key(pod.namespace, pod.name))
 
     def _profile_answered(self, question: ProfileQuestion) -> None:
-        for key, known in self.registry.workloads.items():
-            if known.workload and ProfileQuestion.of(known.workload.spec, key.namespace) == question:
-                self._workloads.add(key)
-                self._add_gated(key)
-                self._placement.workload_known(key)
+        for key in self._askers.of(question):
+            self._workloads.add(key)
+            self._add_gated(key)
+            self._placement.workload_known(key)
 
     def _standing(self, pods: Sequence[Pod], policy: PlacementPolicy) -> Mapping[str, Standing]:
         return self._assessor.standing(pods, datetime.now(UTC), policy.max_data_age_seconds)

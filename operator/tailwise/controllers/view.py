@@ -48,6 +48,7 @@ class Interests:
     undecided_pod: Callable[[Key], None] = lambda _: None
     workload_pods: Callable[[Key], None] = lambda _: None
     capacity: Callable[[], None] = lambda: None
+    hardware: Callable[[], None] = lambda: None
     event: Callable[[Event], None] = lambda _: None
     pod: Callable[[Pod | None, Pod | None], None] = lambda _old, _new: None
 
@@ -122,6 +123,7 @@ def cluster_view(
         interests.capacity()
 
     def hardware_changed(*_: object) -> None:
+        interests.hardware()
         interests.capacity()
 
     def deployment_changed(key: Key, *_: object) -> None:
