@@ -9,7 +9,7 @@ import os
 import secrets
 import socket
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from tailwise.cli.argument_types import network, positive_number, whole_number
 from tailwise.cli.logs import LogFormat, configure
@@ -17,10 +17,16 @@ from tailwise.cluster.client import ConfigurationError, connect, own_namespace
 from tailwise.controllers.options import OperatorOptions
 from tailwise.telemetry.queries import CpuUnit, UtilisationQueries, cadvisor, custom, node_exporter
 
+if TYPE_CHECKING:
+    from tailwise.controllers.runtime import Runtime
+
 _LOGGER = logging.getLogger(__name__)
 
 _PRESETS = {"NodeExporter": node_exporter, "CAdvisor": cadvisor}
 _CUSTOM = "Custom"
+
+# Past kopf's own time for ending (20 s), and below a node's patience with a pod.
+_LAST_SECONDS = 25.0
 
 _count, _port = whole_number(1), whole_number(0, 65535)
 
@@ -169,6 +175,7 @@ async def _operate(options: OperatorOptions, health_port: int) -> int:
     runtime = Runtime(options)
     endpoint = f"http://0.0.0.0:{health_port}/healthz" if health_port else None
     _LOGGER.info("starting in namespace %s as %s", options.namespace, options.identity)
+    last = asyncio.create_task(_end_at_last(runtime))
     try:
         await kopf.operator(
             clusterwide=True,
@@ -184,10 +191,22 @@ async def _operate(options: OperatorOptions, health_port: int) -> int:
     except Exception:
         _LOGGER.exception("the operator failed")
         return 1
+    finally:
+        last.cancel()
     if runtime.failure is not None:
         return 1
     _LOGGER.info("stopped")
     return 0
+
+
+async def _end_at_last(runtime: Runtime) -> None:
+    """End a process that failed and does not end in order: one that lost its Lease must not linger."""
+    await runtime.ended.wait()
+    await asyncio.sleep(_LAST_SECONDS)
+    if runtime.failure is not None:
+        _LOGGER.critical("not ended in order within %.0f s; ending at once", _LAST_SECONDS)
+        logging.shutdown()
+        os._exit(1)
 
 
 def _options(arguments: argparse.Namespace) -> OperatorOptions:
