@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 
 from tailwise.models import shapes
+from tailwise.models.errors import NotAModel
 from tailwise.models.records import Conditional
 from tailwise.models.tensors import Call, Tensor, TensorSequence, Value, unknown
 
@@ -36,10 +37,18 @@ def run(interpreter: Interpreter, scope: Scope, call: Call, tally: Tally) -> tup
     return tuple(outputs[: len(call.node.output)])
 
 
+def _graph(call: Call, name: str) -> onnx.GraphProto:
+    """A node's body. Raises NotAModel where the file has none."""
+    graph = call.attributes.get(name)
+    if not isinstance(graph, onnx.GraphProto):
+        raise NotAModel(f"the file is not an ONNX model ({call.op_type} {call.name} has no graph {name})")
+    return graph
+
+
 def _body(interpreter: Interpreter, scope: Scope, call: Call, name: str, fed: Sequence[Value]) -> _Body:
     from tailwise.models.interpretation import Scope as NewScope  # noqa: PLC0415 -- each needs the other
 
-    graph: onnx.GraphProto = call.attributes[name]
+    graph = _graph(call, name)
     inner = NewScope(graph, scope, f"{call.node.name or call.op_type}/")
     inputs = {value.name: given for value, given in zip(graph.input, fed, strict=False)}
     inner_tally = interpreter.run(inner, inputs)
@@ -77,7 +86,7 @@ def _cost(body: _Body) -> tuple[int, int]:
 
 
 def _loop(interpreter: Interpreter, scope: Scope, call: Call, tally: Tally) -> Sequence[Value | None]:
-    graph: onnx.GraphProto = call.attributes["body"]
+    graph = _graph(call, "body")
     carried = [value or unknown() for value in call.inputs[2:]]
     trips = _trips(call)
     step = Tensor(onnx.TensorProto.INT64, ())

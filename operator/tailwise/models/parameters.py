@@ -63,6 +63,8 @@ def count_parameters(model: onnx.ModelProto) -> Parameters:
 
 def _name(element_type: int) -> str:
     """The type's name as numpy writes it."""
+    if element_type not in onnx.TensorProto.DataType.values():
+        return f"type {element_type}"  # newer than this version, or no type at all
     name = str(onnx.TensorProto.DataType.Name(element_type)).lower()
     return {"float": "float32", "double": "float64"}.get(name, name)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 
+import onnx
 import pytest
 
-from tailwise.models.errors import InspectionError
-from tailwise.models.graph import read_skeleton
+from tailwise.models.errors import InspectionError, NotAModel
+from tailwise.models.graph import Skeleton, read_skeleton
 from tailwise.models.profile import build_profile
 from tailwise.models.sources import FileSource
 from tests.models import rehydrate
@@ -51,3 +52,16 @@ def test_a_broken_file_ends_in_a_profile_or_a_reason(
             assert error.field.startswith("spec.")
         finally:
             source.close()
+
+
+@pytest.mark.parametrize(("operator", "inputs"), [("If", 1), ("Loop", 3), ("Scan", 2)])
+def test_control_flow_without_a_body_is_named(operator: str, inputs: int) -> None:
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2, 3])
+    out = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2, 3])
+    node = onnx.helper.make_node(operator, ["x"] * inputs, ["y"], name="bare")
+    if operator == "Scan":
+        node.attribute.append(onnx.helper.make_attribute("num_scan_inputs", 1))
+    graph = onnx.helper.make_graph([node], "g", [value], [out])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)])
+    with pytest.raises(NotAModel, match="bare"):
+        build_profile(Skeleton(model, ""))
