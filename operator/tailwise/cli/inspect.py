@@ -89,7 +89,11 @@ def add_parser(subparsers: Any) -> None:
         help="how many of the heaviest operators to list, each with its FLOPs and the bytes it moves (10)",
     )
     parser.add_argument(
-        "--output", choices=("table", "json", "yaml"), default="table", help="for people, or for programs"
+        "--output",
+        "-o",
+        choices=("table", "json", "yaml"),
+        default="table",
+        help="for people, or for programs",
     )
 
 

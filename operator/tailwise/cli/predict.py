@@ -73,7 +73,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="DIR",
         help="a version, as tailwise train wrote it (default: the prior)",
     )
-    parser.add_argument("--output", choices=("text", "json"), default="text")
+    parser.add_argument("--output", "-o", choices=("text", "json"), default="text")
 
 
 def run(arguments: argparse.Namespace) -> int:
