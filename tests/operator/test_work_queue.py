@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import pytest
+
 from tailwise.cluster.queue import WorkQueue
 
 
@@ -114,3 +116,21 @@ async def test_a_handler_that_returns_seconds_has_its_key_come_back() -> None:
     async with worked(queue, handle):
         queue.add("a")
         await until(lambda: turns == 3)
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_the_end_is_not_lost_when_something_becomes_due_in_the_same_moment(steps: int) -> None:
+    queue: WorkQueue[str] = WorkQueue("t")
+
+    async def handle(_: str) -> None:
+        return None
+
+    queue.add_after("later", 30)
+    task = asyncio.create_task(queue.run(1, handle))
+    await asyncio.sleep(0.01)
+    queue.add_after("sooner", 20)
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    done, _ = await asyncio.wait({task}, timeout=2)
+    assert done == {task}

@@ -7,6 +7,7 @@ succeeded within three intervals, 503 otherwise; before the first success it is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -105,10 +106,9 @@ async def run(
             except (ApiError, ProbeError, aiohttp.ClientError, TimeoutError, OSError) as error:
                 pause = min(RETRY_SECONDS, interval_seconds)
                 _log.warning("node %s: %s; trying again in %.0f s", node, error, pause)
-            try:
-                await asyncio.wait_for(state.stop.wait(), pause)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await state.stop.wait()
     finally:
         await client.close()
 

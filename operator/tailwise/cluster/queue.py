@@ -9,6 +9,7 @@ lists everything anyway).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import logging
@@ -110,10 +111,11 @@ class WorkQueue(Generic[K]):
                     self.add(key)
             self._rearm.clear()
             timeout = self._timers[0][0] - now if self._timers else None
-            try:
-                await asyncio.wait_for(self._rearm.wait(), timeout)
-            except TimeoutError:
-                continue
+            # Not wait_for: in Python 3.11 it loses a cancellation that comes together with what it waits for,
+            # and this would tick on in a process that must end.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._rearm.wait()
 
     async def _work(self, handle: Callable[[K], Awaitable[float | None]]) -> None:
         while True:

@@ -210,7 +210,8 @@ class Reflector(Generic[T]):
         try:
             async with self._client.stream(path, query=query) as lines:
                 while True:
-                    line = await asyncio.wait_for(lines.readline(), self._inactivity_seconds)
+                    async with asyncio.timeout(self._inactivity_seconds):
+                        line = await lines.readline()
                     if not line:
                         return
                     self._last_contact = time.monotonic()
