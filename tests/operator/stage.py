@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
 from tailwise.api.hardware import MeasuredSpeed, NodeHardware
 from tailwise.api.labels import PLACEMENT_GATE, WORKLOAD_LABEL
 from tailwise.cluster import apply
@@ -27,6 +29,7 @@ from tailwise.cluster.client import (
     LEASES,
     NODES,
     PODS,
+    ApiError,
     Client,
     ContentType,
     Resource,
@@ -107,7 +110,7 @@ async def nodes(client: Client, shapes: Iterable[NodeShape], agents_in: str) -> 
         await client.request("PATCH", path, body=node_status(shape), content_type=ContentType.MERGE_PATCH)
         if shape.agent:
             await apply.create(client, CONFIG_MAPS, config_map(shape.hardware, agents_in))
-    beating = asyncio.create_task(_heartbeats(client, [shape.name for shape in shapes]))
+    beating = asyncio.create_task(_heartbeats(client, shapes))
     try:
         await until(lambda: _untainted(client, shapes), "nodes without the not-ready taint")
         yield
@@ -119,17 +122,27 @@ async def nodes(client: Client, shapes: Iterable[NodeShape], agents_in: str) -> 
             await apply.delete(client, LEASES, NODE_LEASES, shape.name)
 
 
-async def _heartbeats(client: Client, names: list[str]) -> None:
+async def _heartbeats(client: Client, shapes: tuple[NodeShape, ...]) -> None:
+    """As a kubelet: the Lease and the status again and again, for a test that lets nothing else run for a
+    minute leaves nodes NotReady that a Lease alone does not bring back.
+    """
     while True:
-        for name in names:
+        for shape in shapes:
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
             lease = {
                 "apiVersion": LEASES.api_version,
                 "kind": LEASES.kind,
-                "metadata": {"name": name, "namespace": NODE_LEASES},
-                "spec": {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": now},
+                "metadata": {"name": shape.name, "namespace": NODE_LEASES},
+                "spec": {"holderIdentity": shape.name, "leaseDurationSeconds": 40, "renewTime": now},
             }
-            await apply.apply(client, LEASES, lease, force=True)
+            path = NODES.path(None, shape.name, "status")
+            try:
+                await apply.apply(client, LEASES, lease, force=True)
+                await client.request(
+                    "PATCH", path, body=node_status(shape), content_type=ContentType.MERGE_PATCH
+                )
+            except (ApiError, aiohttp.ClientError, TimeoutError, OSError) as error:
+                print(f"heartbeat of {shape.name}: {error!r}; trying again")
         await asyncio.sleep(_HEARTBEAT_SECONDS)
 
 
