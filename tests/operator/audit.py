@@ -52,10 +52,17 @@ def arguments(directory: Path) -> tuple[str, ...]:
 
 
 def histories(directory: Path, namespace: str) -> dict[str, History]:
-    """All pods of a namespace that were created, by uid."""
+    """All pods of a namespace that were created, by uid.
+
+    The log has requests in the order of their ends: a pod may be patched, by one who saw it in a watch,
+    before its creation has been answered. They are taken in the order of their coming.
+    """
     found: dict[str, History] = {}
     by_name: dict[str, str] = {}
-    for event in _events(directory / "audit.log", namespace):
+    events = sorted(
+        _events(directory / "audit.log", namespace), key=lambda event: str(event["requestReceivedTimestamp"])
+    )
+    for event in events:
         reference, answer = event["objectRef"], event.get("responseObject") or {}
         subresource, verb = reference.get("subresource"), event["verb"]
         if verb == "create" and subresource is None:
