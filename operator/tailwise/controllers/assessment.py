@@ -29,7 +29,7 @@ from tailwise.controllers.view import ClusterView
 from tailwise.domain import assumption
 from tailwise.domain.capacity import Floats, assumed_utilisation, known_load
 from tailwise.domain.filtering import filter_nodes
-from tailwise.domain.neighbours import demanded
+from tailwise.domain.neighbours import FILLING, demanded
 from tailwise.domain.objects import Pod
 from tailwise.domain.scoring import (
     SOURCES,
@@ -47,7 +47,6 @@ from tailwise.telemetry.utilisation import Utilisation
 
 _LONGEST_WAIT = timedelta(minutes=10)
 _EXPECTATIONS_KEPT = 1_000
-_FULL = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,6 @@ class Assessment:
     predicted: PredictedLatencies
     utilisation: Floats
     effects: NeighbourEffects | None
-    expected_millicores: int
     table: NodeTable
 
 
@@ -133,21 +131,21 @@ class Assessor:
 
     def full_nodes(self) -> dict[str, tuple[Key, ...]]:
         """Residents of the nodes whose utilisation tells nothing more: what they use tells it better."""
-        facts = self._node_facts(self.view.state.snapshot())
-        names = self.view.state.snapshot().names
+        snapshot = self.view.state.snapshot()
+        facts = self._node_facts(snapshot)
         with np.errstate(invalid="ignore"):
-            full = [names[place] for place in np.flatnonzero(facts.utilisation >= _FULL)]
+            full = [snapshot.names[place] for place in np.flatnonzero(facts.utilisation >= FILLING)]
         return {node: keys for node in full if (keys := tuple(each.key for each in self.residents.on(node)))}
 
     def used(self, by_pod: Mapping[Key, float]) -> None:
         """Take the cores that pods of full nodes use."""
-        full = self.full_nodes()
-        self.residents.forget_used(set(full))
-        for node in full:
+        used_cores = {}
+        for node in self.full_nodes():
             hardware = self.view.hardware_of(node)
             cores = self.utilisation.used_cores(hardware) if self.utilisation and hardware else None
             if cores is not None:
-                self.residents.used(node, cores, by_pod)
+                used_cores[node] = cores
+        self.residents.saw_used(used_cores, by_pod)
 
     def assume(
         self, pod: Pod, node: str, placed: tuple[InferenceWorkloadSpec, ModelProfile], at: datetime
@@ -240,13 +238,12 @@ class Assessor:
             whose = self.residents.pushed_over(best.node, now_there, extra)
             decision = replace(decision, neighbours=tuple(str(each) for each in whose))
         if best is None:
-            return Assessment(decision, predicted, total, effects, 0, snapshot.table)
+            return Assessment(decision, predicted, total, effects, snapshot.table)
         table = self._tables.table(key, facts.classes[int(facts.class_index[best.position])])
         if table is not None:
             p50 = table.at(float(load.shown[best.position]), float(load.coming[best.position]))[0]
             decision = replace(decision, best=replace(best, p50_milliseconds=p50))
-        cores = float(expected[facts.class_index[best.position]])
-        return Assessment(decision, predicted, total, effects, round(cores * 1000), snapshot.table)
+        return Assessment(decision, predicted, total, effects, snapshot.table)
 
     def standing(self, pods: Iterable[Pod], now: datetime, oldest_seconds: float) -> dict[str, Standing]:
         """What is predicted now for pods where they stand, by uid; one without a table is left out."""

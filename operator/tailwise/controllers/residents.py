@@ -110,25 +110,16 @@ class Residents:
         """Tables were worked out (curves that were missing can be made now), or all are others now."""
         self._changed |= set(self._names) if anywhere else self._incomplete
 
-    def used(self, node: str, used_cores: float, by_pod: Mapping[Key, float]) -> None:
-        """Take what each resident of a full node was seen to use of ``used_cores``."""
-        seen = seen_demand(
-            used_cores,
-            [
-                (each.millicores / 1000, by_pod[each.key])
-                for each in self._by_node.get(node, _NO_RESIDENTS).values()
-                if each.key in by_pod
-            ],
-        )
-        if seen is None:
-            self._seen.pop(node, None)
-        else:
-            self._seen[node] = seen
-
-    def forget_used(self, nodes_in_question: set[str]) -> None:
-        """Drop what was seen of nodes that are not full any more."""
-        for node in self._seen.keys() - nodes_in_question:
-            del self._seen[node]
+    def saw_used(self, used_cores: Mapping[str, float], by_pod: Mapping[Key, float]) -> None:
+        """Take what the residents of the nodes that are full now were seen to use of ``used_cores``."""
+        self._seen = {}
+        for node, cores in used_cores.items():
+            pods = [
+                (each.millicores / 1000, by_pod[each.key]) for each in self.on(node) if each.key in by_pod
+            ]
+            seen = seen_demand(cores, pods)
+            if seen is not None:
+                self._seen[node] = seen
 
     def wanted_cores(self, table: NodeTable, coming: Floats) -> tuple[Floats, Floats]:
         """Cores that residents want, each (nodes,): of all of them, and of those that samples include.
@@ -169,10 +160,7 @@ class Residents:
             self._wanted = np.zeros(len(table))
             self._incomplete.clear()
             self._changed = set(self._by_node)
-            changed = self._changed
-        else:
-            changed = self._changed
-        for node in changed:
+        for node in self._changed:
             position = table.index.get(node)
             if position is not None:
                 residents = self._by_node.get(node, _NO_RESIDENTS).values()
@@ -200,7 +188,7 @@ class Residents:
             if np.isfinite(curve.slo_reached_at)
         )
         self._summed[position] = sum((curve.p90_milliseconds for curve in curves), np.zeros(()))
-        reached = sorted(curve.slo_reached_at for curve in curves if np.isfinite(curve.slo_reached_at))
+        reached = sorted(at for at, _ in self._reached_by[node])
         if len(reached) > self._reached.shape[1]:
             more = len(reached) - self._reached.shape[1]
             self._reached = np.pad(self._reached, ((0, 0), (0, more)), constant_values=np.inf)

@@ -262,27 +262,24 @@ def _placement(
     )
 
 
+def _told(by: PlacementRecord | Placement) -> _Prediction:
+    return _Prediction(
+        predicted_p50_milliseconds=by.predicted_p50_milliseconds,
+        predicted_p90_milliseconds=by.predicted_p90_milliseconds,
+        bound_milliseconds=by.bound_milliseconds,
+        source=by.source,
+        data_age_seconds=by.data_age_seconds,
+    )
+
+
 def _predicted(record: PlacementRecord, before: Placement | None, standing: Standing | None) -> _Prediction:
     """What is predicted under the load of now; what was decided on while nothing newer is known.
 
     Figures change together or not at all, and only by more than noise: each change is a write.
     """
-    decided = _Prediction(
-        predicted_p50_milliseconds=record.predicted_p50_milliseconds,
-        predicted_p90_milliseconds=record.predicted_p90_milliseconds,
-        bound_milliseconds=record.bound_milliseconds,
-        source=record.source,
-        data_age_seconds=record.data_age_seconds,
-    )
-    told = decided
+    told = _told(record)
     if before is not None and before.predicted_p90_milliseconds is not None:
-        told = _Prediction(
-            predicted_p50_milliseconds=before.predicted_p50_milliseconds,
-            predicted_p90_milliseconds=before.predicted_p90_milliseconds,
-            bound_milliseconds=before.bound_milliseconds,
-            source=before.source,
-            data_age_seconds=before.data_age_seconds,
-        )
+        told = _told(before)
     if standing is None:
         return told
     p90 = told["predicted_p90_milliseconds"]

@@ -19,7 +19,7 @@ from tailwise.domain.snapshot import Bools
 
 # Measured utilisation says little of demand from here on, and nothing at 1: a full node shows 1 with two
 # pods that never rest as with twenty.
-_FILLING, _FULL = 0.8, 1.0
+FILLING, _FULL = 0.8, 1.0
 
 # A neighbour's demand cannot be told apart from that of pods without traffic when pods that never rest would
 # have got this much more than they were seen to use.
@@ -95,7 +95,7 @@ def demanded(utilisation: Floats, residents: Floats) -> Floats:
     ``utilisation`` is measured, NaN where unknown; ``residents`` is the demand of pods that the measurement
     includes, as ``seen_demand`` knows it better where it was asked. Shapes (nodes,).
     """
-    fullness = np.interp(utilisation, (_FILLING, _FULL), (0.0, 1.0))
+    fullness = np.interp(utilisation, (FILLING, _FULL), (0.0, 1.0))
     return utilisation + fullness * np.maximum(residents - utilisation, 0.0)
 
 
