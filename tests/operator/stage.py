@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from kubernetes_asyncio.client import ApiClient, Configuration
 
 from tailwise.api.hardware import MeasuredSpeed, NodeHardware
 from tailwise.api.labels import PLACEMENT_GATE, WORKLOAD_LABEL
@@ -35,6 +36,12 @@ from tailwise.cluster.client import (
     Resource,
 )
 from tailwise.cluster.hardware import config_map
+from tailwise.controllers.registry import Registry
+from tailwise.controllers.view import ClusterView, cluster_view
+from tailwise.domain.objects import Pod
+from tailwise.domain.parse import node_from_object, pod_from_object
+from tests.cluster.hardware_maps import NAMESPACE
+from tests.cluster.simulated import SimulatedCluster
 
 _HEARTBEAT_SECONDS = 10.0
 _PR_SET_PDEATHSIG = 1
@@ -153,6 +160,29 @@ async def _untainted(client: Client, shapes: tuple[NodeShape, ...]) -> bool:
         if any(key.startswith("node.kubernetes.io/") for key in keys):
             return False
     return True
+
+
+@contextlib.asynccontextmanager
+async def memory_view(shapes: Iterable[NodeShape]) -> AsyncIterator[ClusterView]:
+    """A view of these nodes and their hardware, as if told by the API server; nothing is sent or watched."""
+    client = Client(ApiClient(Configuration()))
+    view = cluster_view(client, "agents", Registry())
+    for number, shape in enumerate(shapes):
+        view.state.put_node(node_from_object({**node_manifest(shape), **node_status(shape)}))
+        described = config_map(shape.hardware, "agents")
+        described["metadata"] |= {"uid": f"u{number}", "resourceVersion": "1"}
+        view.hardware._put(described)
+    try:
+        yield view
+    finally:
+        await client.close()
+
+
+def memory_pod(name: str, workload_name: str) -> Pod:
+    """A gated pod as the API server would tell of it."""
+    manifest = gated_pod("default", name, workload_name)
+    manifest["metadata"] |= {"uid": name, "creationTimestamp": "2026-01-01T00:00:00Z"}
+    return pod_from_object(manifest)
 
 
 # ---- objects
@@ -388,3 +418,9 @@ class Operator:
     def log_text(self) -> str:
         """All that its processes have logged."""
         return self._log.read_text(errors="replace")
+
+
+def operator_beside_prometheus(cluster: SimulatedCluster, log: Path) -> Operator:
+    """An operator of a simulated cluster that reads its nodes' utilisation every five seconds."""
+    watches = ("--prometheus-url", cluster.prometheus_url, "--utilisation-preset", "NodeExporter")
+    return Operator(cluster.kubeconfig, NAMESPACE, log, *watches, "--poll-seconds", "5")

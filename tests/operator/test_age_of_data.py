@@ -4,21 +4,15 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from kubernetes_asyncio.client import ApiClient, Configuration
 
-from tailwise.cluster.client import Client
-from tailwise.cluster.hardware import config_map
 from tailwise.controllers.assessment import Assessor
-from tailwise.controllers.registry import Registry
 from tailwise.controllers.serving import serving_of
-from tailwise.controllers.view import cluster_view
 from tailwise.domain.capacity import known_load
-from tailwise.domain.parse import node_from_object, pod_from_object
 from tailwise.domain.scoring import Candidate
 from tailwise.prediction.predictor import PriorPredictor
 from tailwise.telemetry.queries import CpuUnit
 from tailwise.telemetry.utilisation import NodeUtilisation, Reading, Utilisation
-from tests.operator.stage import NodeShape, gated_pod, node_manifest, node_status
+from tests.operator.stage import NodeShape, memory_pod, memory_view
 from tests.operator.test_unknown_load import MODEL, SPEC
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -27,23 +21,14 @@ OLDEST = SPEC.placement.max_data_age_seconds
 
 async def predicted_at(age_seconds: float | None, load: float = 0.2) -> Candidate:
     """What is predicted for a pod on one node whose utilisation is so old; None: nobody measures."""
-    client = Client(ApiClient(Configuration()))
-    view = cluster_view(client, "agents", Registry())
-    shape = NodeShape("n")
-    view.state.put_node(node_from_object({**node_manifest(shape), **node_status(shape)}))
-    described = config_map(shape.hardware, "agents")
-    described["metadata"] |= {"uid": "u", "resourceVersion": "1"}
-    view.hardware._put(described)
-    assessor = Assessor(view, PriorPredictor())
-    if age_seconds is not None:
-        reading = Reading(load, NOW - timedelta(seconds=age_seconds))
-        assessor.sampled(Utilisation(CpuUnit.FRACTION, 60.0, {"n": NodeUtilisation(cpu=reading)}))
-    manifest = gated_pod("default", "p", "w")
-    manifest["metadata"] |= {"uid": "p", "creationTimestamp": "2026-01-01T00:00:00Z"}
-    pod = pod_from_object(manifest)
-    await assessor.prepare(MODEL, serving_of(pod, SPEC))
-    best = assessor.assess(pod, SPEC, MODEL, NOW).decision.best
-    await client.close()
+    async with memory_view([NodeShape("n")]) as view:
+        assessor = Assessor(view, PriorPredictor())
+        if age_seconds is not None:
+            reading = Reading(load, NOW - timedelta(seconds=age_seconds))
+            assessor.sampled(Utilisation(CpuUnit.FRACTION, 60.0, {"n": NodeUtilisation(cpu=reading)}))
+        pod = memory_pod("p", "w")
+        await assessor.prepare(MODEL, serving_of(pod, SPEC))
+        best = assessor.assess(pod, SPEC, MODEL, NOW).decision.best
     assert best is not None
     return best
 

@@ -4,25 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from tailwise.cluster.client import INFERENCE_WORKLOADS, connect
-from tests.cluster.hardware_maps import NAMESPACE
 from tests.cluster.simulated import SimulatedCluster
-from tests.operator.stage import Look, Operator, until, workload
+from tests.operator.stage import Look, operator_beside_prometheus, until, workload
 
 
 async def test_predictions_follow_live_utilisation_and_say_how_old_it_was(
     simulated_cluster: SimulatedCluster, simulated_namespace: str, models: str, tmp_path: Path
 ) -> None:
-    operator = Operator(
-        simulated_cluster.kubeconfig,
-        NAMESPACE,
-        tmp_path / "operator.log",
-        "--prometheus-url",
-        simulated_cluster.prometheus_url,
-        "--utilisation-preset",
-        "NodeExporter",
-        "--poll-seconds",
-        "5",
-    )
+    operator = operator_beside_prometheus(simulated_cluster, tmp_path / "operator.log")
     client = await connect(kubeconfig=str(simulated_cluster.kubeconfig))
     look = Look(client, simulated_namespace)
     await operator.start()

@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from tailwise.cluster.client import INFERENCE_WORKLOADS, Resource, connect
-from tests.cluster.hardware_maps import NAMESPACE
 from tests.cluster.simulated import SimulatedCluster, set_utilisation
 from tests.cluster.utilisation import Utilisation
-from tests.operator.stage import Look, Operator, pod_spec, until, workload
+from tests.operator.stage import Look, operator_beside_prometheus, pod_spec, until, workload
 
 BUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 
@@ -30,17 +29,7 @@ async def test_a_pod_leaves_a_node_that_filled_up_unless_a_budget_forbids_it(
     tmp_path: Path,
     forbidden: bool,
 ) -> None:
-    operator = Operator(
-        simulated_cluster.kubeconfig,
-        NAMESPACE,
-        tmp_path / "operator.log",
-        "--prometheus-url",
-        simulated_cluster.prometheus_url,
-        "--utilisation-preset",
-        "NodeExporter",
-        "--poll-seconds",
-        "5",
-    )
+    operator = operator_beside_prometheus(simulated_cluster, tmp_path / "operator.log")
     client = await connect(kubeconfig=str(simulated_cluster.kubeconfig))
     look = Look(client, simulated_namespace)
     await look.nobody_elses_pods()
