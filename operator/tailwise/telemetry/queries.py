@@ -53,7 +53,8 @@ class UtilisationQueries:
     """U_C and U_F of equations (6) and (7) for all nodes.
 
     ``frequency`` is None where the source cannot know it. ``window_seconds`` is how far back a value
-    reaches: a pod's load is wholly in a value only when it is that much younger than the pod.
+    reaches: a pod's load is wholly in a value only when it is that much younger than the pod. ``selector`` is
+    what a preset was narrowed by.
     """
 
     name: str
@@ -61,6 +62,7 @@ class UtilisationQueries:
     cpu_unit: CpuUnit
     frequency: NodeQuery | None
     window_seconds: int
+    selector: str = ""
 
 
 def node_exporter(window_seconds: int = DEFAULT_WINDOW_SECONDS, selector: str = "") -> UtilisationQueries:
@@ -90,6 +92,7 @@ def node_exporter(window_seconds: int = DEFAULT_WINDOW_SECONDS, selector: str = 
             sampled_at=f"max by (node, instance) (timestamp({now}))",
         ),
         window_seconds=window_seconds,
+        selector=selector,
     )
 
 
@@ -110,6 +113,7 @@ def cadvisor(window_seconds: int = DEFAULT_WINDOW_SECONDS, selector: str = "") -
         cpu_unit=CpuUnit.CORES,
         frequency=None,
         window_seconds=window_seconds,
+        selector=selector,
     )
 
 
