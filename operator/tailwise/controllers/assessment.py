@@ -22,14 +22,15 @@ from tailwise.api.placement_policy import Neighbours
 from tailwise.api.profile import ModelProfile
 from tailwise.cluster.reflector import Key
 from tailwise.controllers.node_facts import NO_CLASS, NodeFacts, node_facts
+from tailwise.controllers.node_load import LoadOfNodes, load_of_nodes
 from tailwise.controllers.prediction_tables import PredictionTables, asked
 from tailwise.controllers.residents import NodeCapacity, Resident, Residents, Standing
 from tailwise.controllers.serving import expected_millicores, serving_of
 from tailwise.controllers.view import ClusterView
 from tailwise.domain import assumption
-from tailwise.domain.capacity import Floats, assumed_utilisation, known_load
+from tailwise.domain.capacity import Floats, assumed_utilisation
 from tailwise.domain.filtering import filter_nodes
-from tailwise.domain.neighbours import FILLING, demanded
+from tailwise.domain.neighbours import FILLING
 from tailwise.domain.objects import Pod
 from tailwise.domain.scoring import (
     SOURCES,
@@ -64,26 +65,19 @@ class _Made:
 
 
 @dataclass(frozen=True, slots=True)
-class _Load:
-    """Load of all nodes, each (nodes,): demand as far as samples show it, and what comes on top of it.
-
-    Both are fractions of capacity; ``shown`` is NaN where unknown. ``age_seconds`` is the age of samples.
-    """
-
-    shown: Floats
-    coming: Floats
-    age_seconds: Floats
-    # 0 for fresh samples to 1 for the oldest that count.
-    doubt: Floats
-
-
-@dataclass(frozen=True, slots=True)
 class Assessment:
-    """A decision with the numbers behind it, for one pod."""
+    """A decision with the numbers behind it, for one pod; each array (nodes,).
+
+    ``utilisation`` is the load as samples and what is to come tell it, NaN where unknown. ``taken`` is what
+    the predictor takes in its place, and ``added`` what the pod itself would add.
+    """
 
     decision: Decision
     predicted: PredictedLatencies
+    capacity_cores: Floats
     utilisation: Floats
+    taken: Floats
+    added: Floats
     effects: NeighbourEffects | None
     table: NodeTable
 
@@ -208,16 +202,15 @@ class Assessor:
         set_aside: frozenset[str] = frozenset(),
     ) -> Assessment:
         """Filter, predict and decide for one pod; a class without a table counts as not predictable."""
-        snapshot = self.view.state.snapshot()
-        facts = self._node_facts(snapshot)
+        snapshot, facts, load = self.load(now, spec.placement.max_data_age_seconds)
         serving = serving_of(pod, spec)
         key = asked(profile, serving)
-        load = self._load(snapshot.table, facts, now, spec.placement.max_data_age_seconds)
         predicted = self._predict(facts, key, load)
-        expected = self._expected_cores(facts, profile, serving, key)
+        taken = self._taken(facts, key, load)
+        added = self._added(facts, profile, serving, key)
         effects = None
         if spec.placement.neighbours is not Neighbours.IGNORE:
-            effects = self._effects(snapshot.table, facts, key, load, expected)
+            effects = self._effects(snapshot.table, facts, key, taken, added)
         decision = decide(
             filter_nodes(pod, snapshot, set_aside=set_aside),
             predicted,
@@ -230,29 +223,38 @@ class Assessor:
             objective=spec.placement.objective,
             effects=effects,
         )
-        total = load.shown + load.coming
         best = decision.best
-        if decision.outcome is DecisionOutcome.OVER_NEIGHBOURS and best is not None:
-            extra = float(expected[facts.class_index[best.position]] / facts.capacity_cores[best.position])
-            now_there = float(self._taken(facts, key, load)[best.position])
-            whose = self.residents.pushed_over(best.node, now_there, extra)
-            decision = replace(decision, neighbours=tuple(str(each) for each in whose))
-        if best is None:
-            return Assessment(decision, predicted, total, effects, snapshot.table)
-        table = self._tables.table(key, facts.classes[int(facts.class_index[best.position])])
-        if table is not None:
+        hardware = facts.class_of(best.position) if best is not None else None
+        table = self._tables.table(key, hardware) if hardware is not None else None
+        if best is not None and table is not None:
             p50 = table.at(float(load.shown[best.position]), float(load.coming[best.position]))[0]
             decision = replace(decision, best=replace(best, p50_milliseconds=p50))
-        return Assessment(decision, predicted, total, effects, snapshot.table)
+        assessment = Assessment(
+            decision, predicted, facts.capacity_cores, load.total, taken, added, effects, snapshot.table
+        )
+        if decision.outcome is DecisionOutcome.OVER_NEIGHBOURS and best is not None:
+            whose = self.pushed_over(assessment, best.position)
+            return replace(assessment, decision=replace(decision, neighbours=whose))
+        return assessment
+
+    def pushed_over(self, assessment: Assessment, position: int) -> tuple[str, ...]:
+        """Workloads, as namespace/name, that hold their SLO on a node now and would not with the pod."""
+        node = assessment.table.names[position]
+        now_there, extra = float(assessment.taken[position]), float(assessment.added[position])
+        return tuple(str(each) for each in self.residents.pushed_over(node, now_there, extra))
+
+    def load(self, now: datetime, oldest_seconds: float) -> tuple[ClusterSnapshot, NodeFacts, LoadOfNodes]:
+        """All nodes as decisions see them at ``now``, whoever asks."""
+        snapshot = self.view.state.snapshot()
+        facts = self._node_facts(snapshot)
+        return snapshot, facts, self._load(snapshot.table, facts, now, oldest_seconds)
 
     def standing(self, pods: Iterable[Pod], now: datetime, oldest_seconds: float) -> dict[str, Standing]:
         """What is predicted now for pods where they stand, by uid; one without a table is left out."""
         residents = [each for pod in pods if (each := self.residents.get(pod.uid)) is not None]
         if not residents:
             return {}
-        snapshot = self.view.state.snapshot()
-        facts = self._node_facts(snapshot)
-        load = self._load(snapshot.table, facts, now, oldest_seconds)
+        snapshot, facts, load = self.load(now, oldest_seconds)
         found = {}
         for each in residents:
             position = snapshot.table.index.get(each.node)
@@ -296,22 +298,10 @@ class Assessor:
             self._tables_wanted.set()
         return resident
 
-    def _load(self, table: NodeTable, facts: NodeFacts, now: datetime, oldest_seconds: float) -> _Load:
-        ages = np.maximum(now.timestamp() - facts.sampled_at, 0.0)
-        measured, doubt = known_load(facts.utilisation, ages, oldest_seconds)
-        coming = self.ledger.cores(table)
-        wanted, shown = self.residents.wanted_cores(table, coming)
-        return _Load(
-            shown=demanded(measured, assumed_utilisation(shown, facts.capacity_cores)),
-            # Where nothing was measured, what residents want is known all the same.
-            coming=assumed_utilisation(
-                np.where(np.isnan(measured), np.maximum(wanted, coming), coming), facts.capacity_cores
-            ),
-            age_seconds=ages,
-            doubt=doubt,
-        )
+    def _load(self, table: NodeTable, facts: NodeFacts, now: datetime, oldest_seconds: float) -> LoadOfNodes:
+        return load_of_nodes(table, facts, self.residents, self.ledger.cores(table), now, oldest_seconds)
 
-    def _predict(self, facts: NodeFacts, key: Hashable, load: _Load) -> PredictedLatencies:
+    def _predict(self, facts: NodeFacts, key: Hashable, load: LoadOfNodes) -> PredictedLatencies:
         count = len(facts.class_index)
         p90, bound = np.full(count, np.nan), np.full(count, np.nan)
         sources = np.zeros(count, dtype=np.int8)
@@ -336,7 +326,7 @@ class Assessor:
         )
 
     def _effects(
-        self, table: NodeTable, facts: NodeFacts, key: Hashable, load: _Load, expected: Floats
+        self, table: NodeTable, facts: NodeFacts, key: Hashable, taken: Floats, added: Floats
     ) -> NeighbourEffects | None:
         stacked = self._tables.stacked(key)
         if not len(self.residents) or stacked is None or stacked.stack is None:
@@ -349,37 +339,34 @@ class Assessor:
             return NodeCapacity(hardware.capacity_cores, lambda its: self._tables.table(its, hardware))
 
         crowd = self.residents.crowd(table, capacity)
-        now = self._taken(facts, key, load)
-        extra = assumed_utilisation(expected[facts.class_index], facts.capacity_cores)
-        return NeighbourEffects(crowd.added_milliseconds(now, extra), crowd.pushed_over(now, extra))
+        return NeighbourEffects(crowd.added_milliseconds(taken, added), crowd.pushed_over(taken, added))
 
-    def _taken(self, facts: NodeFacts, key: Hashable, load: _Load) -> Floats:
+    def _taken(self, facts: NodeFacts, key: Hashable, load: LoadOfNodes) -> Floats:
         """Load of all nodes (nodes,), as the predictor takes it where it is unknown."""
         stacked = self._tables.stacked(key)
         if stacked is None or stacked.stack is None:
-            return load.shown + load.coming
+            return load.total
         # A node without hardware has the last class's figures here, and no prediction that they could spoil.
         guessed = stacked.stack.unknown_utilisation[facts.class_index]
         taken: Floats = np.where(np.isnan(load.shown), guessed, load.shown) + load.coming
         return taken
 
-    def _expected_cores(
-        self, facts: NodeFacts, profile: ModelProfile, serving: Serving, key: Hashable
-    ) -> Floats:
-        """Cores that the pod will use on a node of each class, shape (classes,)."""
+    def _added(self, facts: NodeFacts, profile: ModelProfile, serving: Serving, key: Hashable) -> Floats:
+        """What the pod would keep busy of each node (nodes,), a fraction of its capacity; NaN if unknown."""
         known = self._expected.get(key)
         if known is None or known[0] is not facts.classes:
             cores = [expected_millicores(profile, serving, each) / 1000 for each in facts.classes]
-            known = self._expected[key] = (facts.classes, np.array(cores, dtype=np.float64))
+            known = self._expected[key] = (facts.classes, np.array([*cores, np.nan], dtype=np.float64))
             while len(self._expected) > _EXPECTATIONS_KEPT:
                 del self._expected[next(iter(self._expected))]
-        return known[1]
+        # The index of a node without hardware, -1, reads the last.
+        return assumed_utilisation(known[1][facts.class_index], facts.capacity_cores)
 
     def _node_facts(self, snapshot: ClusterSnapshot) -> NodeFacts:
         made = self._facts
         if made is not None and made.fits(snapshot.table, self.utilisation):
             return made.facts
-        hardware = {each.node: each for each in self.view.hardware.values()}
+        hardware = {each.node: each for each in self.view.described()}
         facts = node_facts(snapshot.names, hardware, self.utilisation)
         if made is not None and made.facts.classes == facts.classes:
             # The same tuple, by which stacks of tables know that they still fit.

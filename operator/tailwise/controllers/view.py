@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from tailwise.api.hardware import HARDWARE_LABEL, NodeHardware
@@ -65,6 +66,8 @@ class ClusterView:
     interests: Interests
     state: ClusterState = field(default_factory=ClusterState)
     _pods_of: dict[Key, set[Key]] = field(default_factory=dict)
+    # Hardware of nodes that do not exist, by name.
+    _imagined: dict[str, NodeHardware] = field(default_factory=dict)
 
     @property
     def reflectors(self) -> tuple[Reflector[Any], ...]:
@@ -80,7 +83,17 @@ class ClusterView:
 
     def hardware_of(self, node: str) -> NodeHardware | None:
         """A node's hardware, if its agent has described it."""
-        return self.hardware.get(self.hardware.selection.namespace or "", hardware_config_map_name(node))
+        described = self.hardware.get(self.hardware.selection.namespace or "", hardware_config_map_name(node))
+        return described or self._imagined.get(node)
+
+    def described(self) -> Iterator[NodeHardware]:
+        """The hardware of all nodes that have been described."""
+        return chain(self.hardware.values(), self._imagined.values())
+
+    def imagine(self, node: Node, hardware: NodeHardware) -> None:
+        """Add a node that does not exist: what would be decided if it did."""
+        self.state.put_node(node)
+        self._imagined[node.name] = hardware
 
 
 def made_by(pod: Pod) -> str | None:
