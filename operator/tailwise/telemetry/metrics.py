@@ -58,6 +58,7 @@ def _doubling(first: float, count: int) -> tuple[float, ...]:
     return tuple(first * 2.0**power for power in range(count))
 
 
+_LATENCY_MODEL = (("latency_model", "LatencyModel that answered."),)
 _QUEUE = (("queue", "Queue of keys, one a kind of object."),)
 
 METRICS: tuple[Metric, ...] = (
@@ -134,6 +135,49 @@ METRICS: tuple[Metric, ...] = (
         Kind.COUNTER,
         "Readings of a workload's observed latency.",
         (("result", "Observed, or the reason why there is no value."),),
+    ),
+    Metric("tailwise_ledger_entries", Kind.GAUGE, "Placements that the ledger of decisions holds."),
+    Metric(
+        "tailwise_placement_outcomes_total",
+        Kind.COUNTER,
+        "Placements by the P90 of their first whole window.",
+        (*_LATENCY_MODEL, ("result", "WithinBound, or AboveBound as it was promised at the placement.")),
+    ),
+    Metric(
+        "tailwise_live_samples_total",
+        Kind.COUNTER,
+        "Whole windows of placed pods whose P90 was observed and predicted.",
+        (
+            *_LATENCY_MODEL,
+            ("source", "Learned, Prior, Stale or OutOfDistribution."),
+            ("result", "WithinBound, or AboveBound: an exceedance."),
+        ),
+    ),
+    Metric(
+        "tailwise_live_relative_error",
+        Kind.HISTOGRAM,
+        "Distance of the predicted from the observed P90, in parts of the observed.",
+        _LATENCY_MODEL,
+        (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0),
+    ),
+    Metric(
+        "tailwise_live_regret_ratio",
+        Kind.HISTOGRAM,
+        "Share of the observed P90 that the best other node would have saved, by the version that serves.",
+        _LATENCY_MODEL,
+        (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 0.9),
+    ),
+    Metric(
+        "tailwise_live_coverage_ratio",
+        Kind.GAUGE,
+        "Share of the newest 200 samples of the version that serves whose bound held.",
+        _LATENCY_MODEL,
+    ),
+    Metric(
+        "tailwise_live_mean_relative_error",
+        Kind.GAUGE,
+        "Mean relative error (MAPE) of the newest 200 samples of the version that serves.",
+        _LATENCY_MODEL,
     ),
     Metric("tailwise_queue_depth", Kind.GAUGE, "Keys that wait now.", _QUEUE),
     Metric(
@@ -234,6 +278,38 @@ class OperatorMetrics:
         """Count one reading of a workload's latency."""
         self._counter("tailwise_latency_observations_total", result=result).inc()
 
+    def ledger(self, entries: int) -> None:
+        """The ledger of decisions holds ``entries``."""
+        self._gauge("tailwise_ledger_entries").set(entries)
+
+    def placement_outcome(self, latency_model: str, exceeded: bool) -> None:
+        """The first whole window of a placement was observed."""
+        self._counter(
+            "tailwise_placement_outcomes_total", latency_model=latency_model, result=_held(exceeded)
+        ).inc()
+
+    def live_sample(
+        self,
+        latency_model: str,
+        source: str,
+        *,
+        relative_error: float,
+        exceeded: bool,
+        regret: float | None,
+    ) -> None:
+        """One window of one pod was observed and predicted."""
+        self._counter(
+            "tailwise_live_samples_total", latency_model=latency_model, source=source, result=_held(exceeded)
+        ).inc()
+        self._histogram("tailwise_live_relative_error", latency_model=latency_model).observe(relative_error)
+        if regret is not None:
+            self._histogram("tailwise_live_regret_ratio", latency_model=latency_model).observe(regret)
+
+    def live_accuracy(self, latency_model: str, coverage: float, mean_relative_error: float) -> None:
+        """The newest samples of the version that serves, together."""
+        self._gauge("tailwise_live_coverage_ratio", latency_model=latency_model).set(coverage)
+        self._gauge("tailwise_live_mean_relative_error", latency_model=latency_model).set(mean_relative_error)
+
     def depth(self, queue: str, keys: int) -> None:
         """``keys`` wait in ``queue`` now."""
         self._gauge("tailwise_queue_depth", queue=queue).set(keys)
@@ -292,6 +368,10 @@ def metrics_reference() -> str:
         labels = "<br>".join(f"`{label}`: {meaning}" for label, meaning in metric.labels) or "none"
         lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.description} |")
     return "\n".join(lines) + "\n"
+
+
+def _held(exceeded: bool) -> str:
+    return "AboveBound" if exceeded else "WithinBound"
 
 
 def _instrument(metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
