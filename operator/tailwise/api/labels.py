@@ -26,6 +26,7 @@ PREDICTED_P50_ANNOTATION: Final = "tailwise.dev/predicted-p50-milliseconds"
 PREDICTED_P90_ANNOTATION: Final = "tailwise.dev/predicted-p90-milliseconds"
 BOUND_ANNOTATION: Final = "tailwise.dev/bound-milliseconds"
 SOURCE_ANNOTATION: Final = "tailwise.dev/prediction-source"
+LATENCY_MODEL_VERSION_ANNOTATION: Final = "tailwise.dev/latency-model-version"
 DATA_AGE_ANNOTATION: Final = "tailwise.dev/data-age-seconds"
 DECIDED_AT_ANNOTATION: Final = "tailwise.dev/decided-at"
 

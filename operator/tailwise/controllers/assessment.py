@@ -18,12 +18,13 @@ import numpy as np
 from tailwise.api.hardware import NodeHardware
 from tailwise.api.inference_workload import InferenceWorkloadSpec
 from tailwise.api.inference_workload_status import PredictionSource
+from tailwise.api.labels import DEFAULT_LATENCY_MODEL
 from tailwise.api.placement_policy import Neighbours
 from tailwise.api.profile import ModelProfile
 from tailwise.cluster.reflector import Key
 from tailwise.controllers.node_facts import NO_CLASS, NodeFacts, node_facts
 from tailwise.controllers.node_load import LoadOfNodes, load_of_nodes
-from tailwise.controllers.prediction_tables import PredictionTables, asked
+from tailwise.controllers.prediction_tables import Asked, PredictionTables, asked, latency_model_of
 from tailwise.controllers.residents import NodeCapacity, Resident, Residents, Standing
 from tailwise.controllers.serving import expected_millicores, serving_of
 from tailwise.controllers.view import ClusterView
@@ -87,11 +88,10 @@ class Assessor:
 
     def __init__(self, view: ClusterView, predictor: Predictor) -> None:
         self.view = view
-        self.predictor = predictor
         self.utilisation: Utilisation | None = None
         self.ledger = assumption.AssumedLoad()
         self.residents = Residents()
-        self._tables = PredictionTables(
+        self.tables = PredictionTables(
             predictor,
             lambda: self._node_facts(self.view.state.snapshot()).classes,
             self.residents.tables_changed,
@@ -99,7 +99,7 @@ class Assessor:
         self._expected: dict[Hashable, tuple[tuple[NodeHardware, ...], Floats]] = {}
         self._facts: _Made | None = None
         # Ways of serving whose pods stand on nodes and whose tables are not worked out.
-        self._without_tables: dict[Hashable, tuple[ModelProfile, Serving]] = {}
+        self._without_tables: dict[Asked, tuple[ModelProfile, Serving]] = {}
         self._tables_wanted = asyncio.Event()
 
     # ---- what changes
@@ -174,9 +174,11 @@ class Assessor:
 
     # ---- the question
 
-    async def prepare(self, profile: ModelProfile, serving: Serving) -> None:
+    async def prepare(
+        self, profile: ModelProfile, serving: Serving, latency_model: str = DEFAULT_LATENCY_MODEL
+    ) -> None:
         """Work out the tables that are missing for this way of serving, off the event loop."""
-        await self._tables.prepare(profile, serving)
+        await self.tables.prepare(profile, serving, latency_model)
 
     async def prepare_residents(self) -> None:
         """Work out tables of pods that stand on nodes already, one after another, until cancelled."""
@@ -188,8 +190,8 @@ class Assessor:
         """Work out the tables that residents lack now, with a pause between, for placements come first."""
         self._tables_wanted.clear()
         while self._without_tables:
-            _, (profile, serving) = self._without_tables.popitem()
-            await self._tables.prepare(profile, serving)
+            key, (profile, serving) = self._without_tables.popitem()
+            await self.tables.prepare(profile, serving, key.latency_model)
             await asyncio.sleep(pause_seconds)
 
     def assess(
@@ -204,7 +206,7 @@ class Assessor:
         """Filter, predict and decide for one pod; a class without a table counts as not predictable."""
         snapshot, facts, load = self.load(now, spec.placement.max_data_age_seconds)
         serving = serving_of(pod, spec)
-        key = asked(profile, serving)
+        key = asked(profile, serving, latency_model_of(spec))
         predicted = self._predict(facts, key, load)
         taken = self._taken(facts, key, load)
         added = self._added(facts, profile, serving, key)
@@ -225,7 +227,7 @@ class Assessor:
         )
         best = decision.best
         hardware = facts.class_of(best.position) if best is not None else None
-        table = self._tables.table(key, hardware) if hardware is not None else None
+        table = self.tables.table(key, hardware) if hardware is not None else None
         if best is not None and table is not None:
             p50 = table.at(float(load.shown[best.position]), float(load.coming[best.position]))[0]
             decision = replace(decision, best=replace(best, p50_milliseconds=p50))
@@ -259,7 +261,7 @@ class Assessor:
         for each in residents:
             position = snapshot.table.index.get(each.node)
             hardware = facts.class_of(position) if position is not None else None
-            table = self._tables.table(each.asked, hardware) if hardware is not None else None
+            table = self.tables.table(each.asked, hardware) if hardware is not None else None
             if position is None or hardware is None or table is None:
                 continue
             own = each.millicores / 1000 / hardware.capacity_cores
@@ -273,6 +275,7 @@ class Assessor:
                 p90,
                 bound * (1.0 + float(load.doubt[position]) * (table.unknown.bound_factor - 1.0)),
                 source=PredictionSource.STALE if unknown else table.source,
+                version=table.version,
                 age_seconds=None if math.isnan(age) else age,
             )
         return found
@@ -281,7 +284,7 @@ class Assessor:
 
     def _reside(self, pod: Pod, node: str, spec: InferenceWorkloadSpec, profile: ModelProfile) -> Resident:
         serving = serving_of(pod, spec)
-        key = asked(profile, serving)
+        key = asked(profile, serving, latency_model_of(spec))
         hardware = self.view.hardware_of(node)
         resident = Resident(
             uid=pod.uid,
@@ -293,7 +296,7 @@ class Assessor:
             slo_milliseconds=spec.slo.latency_milliseconds,
         )
         self.residents.put(resident)
-        if hardware is None or self._tables.table(key, hardware) is None:
+        if hardware is None or self.tables.table(key, hardware) is None:
             self._without_tables[key] = (profile, serving)
             self._tables_wanted.set()
         return resident
@@ -301,12 +304,12 @@ class Assessor:
     def _load(self, table: NodeTable, facts: NodeFacts, now: datetime, oldest_seconds: float) -> LoadOfNodes:
         return load_of_nodes(table, facts, self.residents, self.ledger.cores(table), now, oldest_seconds)
 
-    def _predict(self, facts: NodeFacts, key: Hashable, load: LoadOfNodes) -> PredictedLatencies:
+    def _predict(self, facts: NodeFacts, key: Asked, load: LoadOfNodes) -> PredictedLatencies:
         count = len(facts.class_index)
         p90, bound = np.full(count, np.nan), np.full(count, np.nan)
         sources = np.zeros(count, dtype=np.int8)
         known: Bools = facts.class_index != NO_CLASS
-        stacked = self._tables.stacked(key)
+        stacked = self.tables.stacked(key)
         # Hardware that came since prepare() has no table: no prediction this time, and the next asks anew.
         if stacked is not None and stacked.stack is not None:
             rows = facts.class_index[known]
@@ -323,12 +326,13 @@ class Assessor:
             age_seconds=load.age_seconds,
             source_codes=sources,
             has_hardware=known,
+            version=stacked.version if stacked is not None else 0,
         )
 
     def _effects(
-        self, table: NodeTable, facts: NodeFacts, key: Hashable, taken: Floats, added: Floats
+        self, table: NodeTable, facts: NodeFacts, key: Asked, taken: Floats, added: Floats
     ) -> NeighbourEffects | None:
-        stacked = self._tables.stacked(key)
+        stacked = self.tables.stacked(key)
         if not len(self.residents) or stacked is None or stacked.stack is None:
             return None
 
@@ -336,14 +340,14 @@ class Assessor:
             hardware = facts.class_of(table.index[node])
             if hardware is None:
                 return None
-            return NodeCapacity(hardware.capacity_cores, lambda its: self._tables.table(its, hardware))
+            return NodeCapacity(hardware.capacity_cores, lambda its: self.tables.table(its, hardware))
 
         crowd = self.residents.crowd(table, capacity)
         return NeighbourEffects(crowd.added_milliseconds(taken, added), crowd.pushed_over(taken, added))
 
-    def _taken(self, facts: NodeFacts, key: Hashable, load: LoadOfNodes) -> Floats:
+    def _taken(self, facts: NodeFacts, key: Asked, load: LoadOfNodes) -> Floats:
         """Load of all nodes (nodes,), as the predictor takes it where it is unknown."""
-        stacked = self._tables.stacked(key)
+        stacked = self.tables.stacked(key)
         if stacked is None or stacked.stack is None:
             return load.total
         # A node without hardware has the last class's figures here, and no prediction that they could spoil.
@@ -351,7 +355,7 @@ class Assessor:
         taken: Floats = np.where(np.isnan(load.shown), guessed, load.shown) + load.coming
         return taken
 
-    def _added(self, facts: NodeFacts, profile: ModelProfile, serving: Serving, key: Hashable) -> Floats:
+    def _added(self, facts: NodeFacts, profile: ModelProfile, serving: Serving, key: Asked) -> Floats:
         """What the pod would keep busy of each node (nodes,), a fraction of its capacity; NaN if unknown."""
         known = self._expected.get(key)
         if known is None or known[0] is not facts.classes:

@@ -28,6 +28,7 @@ from tailwise.cluster.events import Event, Regarding
 from tailwise.cluster.reflector import Key
 from tailwise.controllers.assessment import Assessment, Assessor
 from tailwise.controllers.inference_workload import InferenceWorkloadController
+from tailwise.controllers.prediction_tables import latency_model_of
 from tailwise.controllers.profiles import ProfileFailure
 from tailwise.controllers.refused_pods import RefusedPods
 from tailwise.controllers.registry import KnownWorkload
@@ -201,7 +202,7 @@ class PlacementController:
             reason, message = describe_failure(profile)
             return _Undecided(reason, message)
         spec = known.workload.spec
-        await self.assessor.prepare(profile, serving_of(pod, spec))
+        await self.assessor.prepare(profile, serving_of(pod, spec), latency_model_of(spec))
         # From here to the return nothing is awaited.
         began = time.perf_counter()
         now = datetime.now(UTC)

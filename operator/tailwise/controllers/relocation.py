@@ -26,6 +26,7 @@ from tailwise.cluster.events import Event, Regarding
 from tailwise.cluster.reflector import Key
 from tailwise.controllers.assessment import Assessor
 from tailwise.controllers.placement import PlacementController
+from tailwise.controllers.prediction_tables import latency_model_of
 from tailwise.controllers.registry import KnownWorkload
 from tailwise.controllers.serving import serving_of
 from tailwise.controllers.view import ClusterView
@@ -92,7 +93,7 @@ class RelocationController:
             return []
         pods = [pod for pod in self.view.pods_of(known.key) if pod.workload == known.key.name]
         for pod in pods:
-            await self.assessor.prepare(profile, serving_of(pod, spec))
+            await self.assessor.prepare(profile, serving_of(pod, spec), latency_model_of(spec))
         # From here on nothing is awaited: all see the same cluster.
         return list(self._looked_at(known.key, spec, policy, profile, pods, now))
 

@@ -14,7 +14,7 @@ from tailwise.api.inference_workload import InferenceWorkloadSpec
 from tailwise.api.profile import ModelProfile
 from tailwise.controllers.assessment import Assessment, Assessor
 from tailwise.controllers.node_facts import hardware_class
-from tailwise.controllers.prediction_tables import asked
+from tailwise.controllers.prediction_tables import asked, latency_model_of
 from tailwise.controllers.serving import serving_of
 from tailwise.controllers.view import ClusterView
 from tailwise.domain.objects import Pod
@@ -45,11 +45,14 @@ class RemedyFinder:
         utilisation = None if math.isnan(load) else round(load, 1)
         slo = spec.slo.latency_milliseconds
         threads_follow = spec.serving is None or spec.serving.threads is None
-        key = (asked(profile, serving), hardware_class(hardware), slo, utilisation, threads_follow)
+        model = latency_model_of(spec)
+        predictor = self.assessor.tables.predictor(model)
+        what = (asked(profile, serving, model), predictor.version, hardware_class(hardware))
+        key = (*what, slo, utilisation, threads_follow)
         if key not in self._known:
             question = Question(profile, serving, hardware, NodeLoad(utilisation))
             found = await asyncio.to_thread(
-                remedies, self.assessor.predictor, question, slo, threads_follow_limit=threads_follow
+                remedies, predictor, question, slo, threads_follow_limit=threads_follow
             )
             self._known[key] = found.words()
             while len(self._known) > _KEPT:

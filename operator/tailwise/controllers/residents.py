@@ -5,13 +5,14 @@ Kept as arrays over the nodes and renewed row by row: a placement changes one no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from tailwise.api.inference_workload_status import PredictionSource
 from tailwise.cluster.reflector import Key
+from tailwise.controllers.prediction_tables import Asked
 from tailwise.domain.capacity import Floats
 from tailwise.domain.neighbours import Crowd, ResidentCurve, resident_curve, seen_demand
 from tailwise.domain.snapshot import NodeTable
@@ -27,7 +28,7 @@ class Resident:
     key: Key
     workload: Key
     node: str
-    asked: Hashable
+    asked: Asked
     millicores: int
     slo_milliseconds: float
 
@@ -40,6 +41,7 @@ class Standing:
     p90_milliseconds: float
     bound_milliseconds: float
     source: PredictionSource
+    version: int
     age_seconds: float | None
 
 
@@ -48,7 +50,7 @@ class NodeCapacity:
     """What curves need to know of a node: its cores, and the tables of one way of serving on it."""
 
     cores: float
-    table: Callable[[Hashable], PredictionTable | None]
+    table: Callable[[Asked], PredictionTable | None]
 
 
 _NO_RESIDENTS: Mapping[str, Resident] = {}

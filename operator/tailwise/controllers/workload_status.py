@@ -47,6 +47,7 @@ class _Prediction(TypedDict):
     predicted_p90_milliseconds: int | None
     bound_milliseconds: int | None
     source: PredictionSource | None
+    latency_model_version: int | None
     data_age_seconds: int | None
 
 
@@ -254,7 +255,6 @@ def _placement(
         node=node,
         result=record.result,
         **_predicted(record, before, standing),
-        latency_model_version=0 if record.source is not None else None,
         decided_at=record.decided_at,
         observed_p90_milliseconds=_steady(
             before.observed_p90_milliseconds if before else None, seen.milliseconds if seen else None
@@ -268,6 +268,7 @@ def _told(by: PlacementRecord | Placement) -> _Prediction:
         predicted_p90_milliseconds=by.predicted_p90_milliseconds,
         bound_milliseconds=by.bound_milliseconds,
         source=by.source,
+        latency_model_version=by.latency_model_version,
         data_age_seconds=by.data_age_seconds,
     )
 
@@ -284,13 +285,19 @@ def _predicted(record: PlacementRecord, before: Placement | None, standing: Stan
         return told
     p90 = told["predicted_p90_milliseconds"]
     renewed = max(1, round(standing.p90_milliseconds))
-    if p90 is not None and abs(renewed - p90) <= _PREDICTED_STEP * p90 and told["source"] is standing.source:
+    by_whom = (told["source"], told["latency_model_version"])
+    if (
+        p90 is not None
+        and abs(renewed - p90) <= _PREDICTED_STEP * p90
+        and by_whom == (standing.source, standing.version)
+    ):
         return told
     return _Prediction(
         predicted_p50_milliseconds=max(1, round(standing.p50_milliseconds)),
         predicted_p90_milliseconds=renewed,
         bound_milliseconds=max(1, math.ceil(standing.bound_milliseconds)),
         source=standing.source,
+        latency_model_version=standing.version,
         data_age_seconds=None if standing.age_seconds is None else round(standing.age_seconds),
     )
 

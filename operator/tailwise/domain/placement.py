@@ -58,6 +58,7 @@ def record_of(candidate: Candidate, now: datetime) -> PlacementRecord:
         predicted_p90_milliseconds=ceil(candidate.p90_milliseconds),
         bound_milliseconds=ceil(candidate.bound_milliseconds),
         source=candidate.source,
+        latency_model_version=candidate.version,
         data_age_seconds=None if age is None else max(0, round(age)),
     )
 

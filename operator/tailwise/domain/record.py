@@ -11,6 +11,7 @@ from tailwise.api.labels import (
     BOUND_ANNOTATION,
     DATA_AGE_ANNOTATION,
     DECIDED_AT_ANNOTATION,
+    LATENCY_MODEL_VERSION_ANNOTATION,
     NODE_ANNOTATION,
     PLACEMENT_RESULT_ANNOTATION,
     PREDICTED_P50_ANNOTATION,
@@ -31,6 +32,7 @@ class PlacementRecord:
     bound_milliseconds: int | None = None
     source: PredictionSource | None = None
     data_age_seconds: int | None = None
+    latency_model_version: int | None = None
 
 
 def annotations_from_record(record: PlacementRecord) -> dict[str, str]:
@@ -42,6 +44,7 @@ def annotations_from_record(record: PlacementRecord) -> dict[str, str]:
         PREDICTED_P90_ANNOTATION: record.predicted_p90_milliseconds,
         BOUND_ANNOTATION: record.bound_milliseconds,
         SOURCE_ANNOTATION: record.source,
+        LATENCY_MODEL_VERSION_ANNOTATION: record.latency_model_version,
         DATA_AGE_ANNOTATION: record.data_age_seconds,
         DECIDED_AT_ANNOTATION: _rfc3339(record.decided_at) if record.decided_at else None,
     }
@@ -66,6 +69,7 @@ def record_from_annotations(annotations: Mapping[str, str]) -> PlacementRecord |
         predicted_p90_milliseconds=_count(annotations.get(PREDICTED_P90_ANNOTATION)),
         bound_milliseconds=_count(annotations.get(BOUND_ANNOTATION)),
         source=source,
+        latency_model_version=_count(annotations.get(LATENCY_MODEL_VERSION_ANNOTATION)),
         data_age_seconds=_count(annotations.get(DATA_AGE_ANNOTATION)),
     )
 

@@ -42,6 +42,8 @@ class PredictedLatencies:
     age_seconds: Floats
     source_codes: SourceCodes
     has_hardware: Bools
+    # Of the LatencyModel that answered; 0 is the prior.
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class Candidate:
     bound_milliseconds: float
     source: PredictionSource
     age_seconds: float | None
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,7 @@ class Decision:
             return (
                 f"{best.node}: predicted P90 {_figure(best.p90_milliseconds)} ms, bound "
                 f"{_figure(best.bound_milliseconds)} ms, SLO {_figure(self.slo_milliseconds)} ms "
-                f"({_SOURCE_WORDS[best.source]}); {summary}"
+                f"({_SOURCE_WORDS[best.source].format(best.version)}); {summary}"
             )
         if self.outcome is DecisionOutcome.OVER_NEIGHBOURS:
             return (
@@ -233,11 +236,12 @@ def _candidate(names: tuple[str, ...], predicted: PredictedLatencies, position: 
         bound_milliseconds=float(predicted.bound_milliseconds[position]),
         source=SOURCES[int(predicted.source_codes[position])],
         age_seconds=None if np.isnan(age) else age,
+        version=predicted.version,
     )
 
 
 _SOURCE_WORDS = {
-    PredictionSource.LEARNED: "learned",
+    PredictionSource.LEARNED: "Learned, version {}",
     PredictionSource.PRIOR: "by the physics prior",
     PredictionSource.STALE: "Stale: the node's load is not known",
     PredictionSource.OUT_OF_DISTRIBUTION: "OutOfDistribution: by the physics prior",
