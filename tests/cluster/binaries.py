@@ -96,6 +96,13 @@ SETS: dict[str, ModuleSet] = {
         ("github.com/prometheus/common/version.Version={version}",),
         tags="netgo",
     ),
+    "scheduler-plugins": ModuleSet(
+        "scheduler-plugins",
+        "sigs.k8s.io/scheduler-plugins",
+        (("trimaran-scheduler", "sigs.k8s.io/scheduler-plugins/cmd/scheduler"),),
+        # Of the Kubernetes that it is built from: clients negotiate features by it.
+        ("k8s.io/component-base/version.gitVersion=v1.33.13",),
+    ),
     "fake-gcs-server": ModuleSet(
         "fake-gcs-server",
         "github.com/fsouza/fake-gcs-server",

@@ -4,6 +4,7 @@ Every series has a label `node`. A pod asks with the annotations prometheus.io/s
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -12,6 +13,7 @@ from tests.cluster import controlplane, hosts
 from tests.cluster.real_node import KUBELET_PORT, NODE_EXPORTER_PORT
 
 PORT = 9090
+_RECORDING_RULES = Path(__file__).parent / "real_nodes" / "recording-rules.yaml"
 _INTERVAL = "5s"
 _API_SERVER_INTERVAL = "15s"  # its page is megabytes long and shares two cores with the nodes
 _ANNOTATION = "__meta_kubernetes_pod_annotation_prometheus_io"
@@ -46,6 +48,7 @@ def configuration(control_plane: controlplane.ControlPlane, network: hosts.HostN
     ]
     content = {
         "global": {"scrape_interval": _INTERVAL, "scrape_timeout": "4s", "evaluation_interval": _INTERVAL},
+        "rule_files": [str(_RECORDING_RULES)],
         "scrape_configs": jobs,
     }
     return yaml.safe_dump(content, sort_keys=False)

@@ -7,8 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+from tailwise.benchmark.kubectl import KubectlError
 from tests.demo import clusters, report
-from tests.demo.kubectl import KubectlError
 from tests.demo.run import Run
 from tests.demo.stages import Stages
 from tests.demo.target import Target, TargetKind

@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from tailwise.benchmark.kubectl import Kubectl
 from tests.cluster import binaries, images, lifecycle
 from tests.cluster.real import RealCluster
 from tests.cluster.sizes import Size
-from tests.demo.kubectl import Kubectl
 from tests.demo.target import Scheduling, Target, TargetKind, role
 
 ROOT = Path(__file__).parents[2]
@@ -41,13 +41,13 @@ def real(report: Callable[[str], None]) -> Target:
     """The harness's unequal nodes, brought up for the demonstration."""
     archives = build_images(report)
     cluster = lifecycle.up(Size.REAL, CLUSTERS[TargetKind.REAL], images=archives, progress=report)
-    return _on_real_nodes(cluster, report)
+    return target_of(cluster, report)
 
 
 def on_real_nodes(cluster: RealCluster, report: Callable[[str], None]) -> Target:
     """A cluster of real nodes that is up, given both images unless it has them."""
     cluster.load_images(build_images(report), report)
-    return _on_real_nodes(cluster, report)
+    return target_of(cluster, report)
 
 
 def build_images(report: Callable[[str], None]) -> tuple[Path, Path]:
@@ -63,7 +63,8 @@ def build_images(report: Callable[[str], None]) -> tuple[Path, Path]:
     )
 
 
-def _on_real_nodes(cluster: RealCluster, report: Callable[[str], None]) -> Target:
+def target_of(cluster: RealCluster, report: Callable[[str], None]) -> Target:
+    """How a cluster of real nodes is used."""
     return Target(
         kind=TargetKind.REAL,
         kubectl=Kubectl(cluster.kubectl, cluster.kubeconfig),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.demo.kubectl import KubectlError, wait_for
+from tailwise.benchmark.kubectl import KubectlError, wait_for
 from tests.demo.target import Target
 
 _LABEL = "tailwise.dev/demo-loadgen"

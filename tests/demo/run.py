@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
 import subprocess
 import time
@@ -13,16 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tailwise.benchmark.kubectl import wait_for
 from tests.cluster.paths import logs_directory
-from tests.demo import loadgen, manifests
-from tests.demo.kubectl import wait_for
+from tests.demo import chart, loadgen, manifests
 from tests.demo.local_operator import local_operator
 from tests.demo.manifests import NAMESPACE, SYSTEM_NAMESPACE
 from tests.demo.report import PodResult
 from tests.demo.stages import Stages
 from tests.demo.target import Target
 
-CHART = Path(__file__).parents[2] / "helm" / "tailwise"
 SERVING_PORT = 8080
 _UTILISATION_SECONDS = 75  # a window, a scrape and a poll
 _LEFT_BEHIND = "tailwise-demo/policy"
@@ -48,13 +46,12 @@ class Run:
             kubectl.apply([manifests.model_store(target)])
             # Before the chart: on a cluster whose pod networks are not known its address is what is allowed.
             wait_for("model store", self._model_store, timeout_seconds=180, report=self.stages.report)
-        self._helm()
+        chart.install(target, list(target.pod_networks) or self._model_store_network(), self.stages.report)
         self._remove_workloads()
         if not target.runs_containers:
             self.model_base_url = manifests.local_model_store(logs_directory("demo").parent / "demo-models")
             return
-        wait_for("chart", self._chart_is_ready, timeout_seconds=300, report=self.stages.report)
-        wait_for("agents", self._nodes_measured, timeout_seconds=300, report=self.stages.report)
+        chart.wait_until_it_serves(target, self.stages.report)
         if neighbour:
             self._start_neighbour()
 
@@ -88,45 +85,6 @@ class Run:
 
     # ---- parts
 
-    def _helm(self) -> None:
-        target = self.target
-        # The tag stays while the image changes: new pods, so that a kept cluster runs this code.
-        annotations = {"tailwise-demo/installed-at": str(int(time.time()))}
-        values = {
-            "image": {
-                "repository": target.operator_image.rpartition(":")[0],
-                "tag": target.operator_image.rpartition(":")[2],
-                "pullPolicy": target.image_pull_policy,
-            },
-            "prometheus": {"url": target.prometheus_url},
-            "utilisation": {"preset": target.utilisation_preset},
-            "models": {"allowedNetworks": list(target.pod_networks) or self._model_store_network()},
-            "operator": {
-                "replicas": 1 if target.runs_containers else 0,
-                "podAnnotations": annotations,
-                **target.infrastructure.spec(),
-            },
-            "agent": {
-                "enabled": target.runs_containers,
-                "podAnnotations": annotations,
-                "resources": {"requests": {"cpu": target.millicores(10)}},
-            },
-        }
-        command = [target.helm, "upgrade", "--install", "tailwise", str(CHART)]
-        command += ["--namespace", SYSTEM_NAMESPACE, "--values", "-"]
-        done = subprocess.run(
-            command,
-            input=json.dumps(values),
-            env=target.kubectl.environment,
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-        )
-        if done.returncode:
-            raise TimeoutError(f"helm upgrade --install tailwise: {done.stderr.strip()}")
-        self.stages.report("chart installed")
-
     def _remove_workloads(self) -> None:
         """End what an earlier run of the demonstration left on a cluster that was kept."""
         kubectl = self.target.kubectl
@@ -155,26 +113,6 @@ class Run:
     def _model_store_network(self) -> list[str]:
         address = self._model_store_address
         return [] if address is None else [str(ipaddress.ip_network(address))]
-
-    def _chart_is_ready(self) -> str | None:
-        kubectl = self.target.kubectl
-        items = kubectl.get("deployments,daemonsets", "--namespace", SYSTEM_NAMESPACE)["items"]
-        for item in items:
-            status = item["status"]
-            wanted = status.get("desiredNumberScheduled", item["spec"].get("replicas", 1))
-            ready = status.get("numberReady", status.get("readyReplicas", 0))
-            if ready < wanted:
-                return f"{item['kind']} {item['metadata']['name']}: {ready} of {wanted} ready"
-        return None if items else "nothing there yet"
-
-    def _nodes_measured(self) -> str | None:
-        kubectl = self.target.kubectl
-        nodes = len(kubectl.get("nodes")["items"])
-        selector = "tailwise.dev/node-hardware=true"
-        measured = len(
-            kubectl.get("configmaps", "--namespace", SYSTEM_NAMESPACE, "--selector", selector)["items"]
-        )
-        return None if measured >= nodes else f"{measured} of {nodes} nodes measured"
 
     def _start_neighbour(self) -> None:
         node = self.neighbour_node or self._largest_node()

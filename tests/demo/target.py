@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from tests.demo.kubectl import Kubectl
+from tailwise.benchmark.kubectl import Kubectl
 
 
 class TargetKind(StrEnum):

@@ -1,8 +1,8 @@
 """``tailwise generate``: writes what is made from the models, or checks that it is up to date.
 
 Made are ``crds/*.yaml``, the chart's copies of them, which Helm upgrades as it does not upgrade a chart's
-``crds/``, the rules of the chart's roles, and ``docs/reference/``: fields, metrics, rights, commands. The
-same code gives the same bytes.
+``crds/``, the rules of the chart's roles, and ``docs/reference/``: fields, metrics, rights, commands,
+scenarios. The same code gives the same bytes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tailwise.api.crd import KINDS, custom_resource_definition
 from tailwise.api.labels import GROUP
 from tailwise.api.reference import reference
 from tailwise.api.schema import Kind
+from tailwise.benchmark.reference import scenario_reference
 from tailwise.cli.reference import commands_reference
 from tailwise.cluster.permissions import chart_rules, permissions_reference
 from tailwise.telemetry.metrics import metrics_reference
@@ -81,6 +82,7 @@ def files() -> dict[str, str]:
     made["helm/tailwise/templates/_rules.tpl"] = f"{{{{- /* {_RULES_NOTICE} */}}}}\n{chart_rules()}"
     made["docs/reference/api.md"] = reference()
     made["docs/reference/cli.md"] = commands_reference()
+    made["docs/reference/scenario.md"] = scenario_reference()
     made["docs/reference/metrics.md"] = metrics_reference()
     made["docs/reference/rbac.md"] = permissions_reference()
     return made

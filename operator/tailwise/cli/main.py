@@ -32,6 +32,7 @@ SUBCOMMANDS = (
     Subcommand("train", "tailwise.cli.train", "train a version from a dataset"),
     Subcommand("report", "tailwise.cli.report", "draw how good a version is"),
     Subcommand("explain", "tailwise.cli.explain", "tell why a workload's pods are where they are"),
+    Subcommand("bench", "tailwise.cli.bench", "measure placement policies against each other"),
     Subcommand("agent", "tailwise.cli.agent", "describe this node's hardware"),
     Subcommand("operator", "tailwise.cli.operator", "run the operator"),
     Subcommand("generate", "tailwise.cli.generate", "write the CRDs and references from the code"),

@@ -1,0 +1,74 @@
+"""Trimaran's scheduler (scheduler-plugins) beside kube-scheduler, one process with a profile a plugin.
+
+It reads Prometheus by the recording rules of real_nodes/recording-rules.yaml. It is of an older Kubernetes
+than the control plane; it only lists, watches and binds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import yaml
+
+from tests.cluster import binaries, controlplane, hosts, probes, processes
+from tests.cluster.real import RealCluster
+
+DAEMON = "trimaran-scheduler"
+PROFILES: Mapping[str, str] = {
+    "trimaran-load-variation-risk-balancing": "LoadVariationRiskBalancing",
+    "trimaran-target-load-packing": "TargetLoadPacking",
+}
+_PORT = 10300
+
+
+def up(cluster: RealCluster, report: Callable[[str], None]) -> None:
+    """Start it, or leave the one that runs."""
+    program = binaries.program(DAEMON, progress=report)
+    plane = cluster.control_plane
+    file = plane.directory / "trimaran.yaml"
+    file.write_text(yaml.safe_dump(_configuration(plane, cluster.prometheus_url), sort_keys=False))
+    prefix = hosts.inside(hosts.control_plane_namespace(cluster.name))
+    command = [
+        *prefix,
+        str(program),
+        f"--config={file}",
+        f"--secure-port={_PORT}",
+        "--bind-address=127.0.0.1",
+    ]
+    daemon = processes.start(plane.directory, DAEMON, command, logs=plane.logs, progress=report)
+    probe = probes.answers(f"https://127.0.0.1:{_PORT}/healthz", pair=plane.admin, prefix=prefix)
+    processes.wait_until_ready("Trimaran", probe, daemons=(daemon,), progress=report)
+
+
+def _configuration(plane: controlplane.ControlPlane, prometheus_url: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "kubescheduler.config.k8s.io/v1",
+        "kind": "KubeSchedulerConfiguration",
+        "leaderElection": {"leaderElect": False},
+        "clientConnection": {
+            "kubeconfig": str(plane.directory / "kube-scheduler.kubeconfig"),
+            "qps": 5000,
+            "burst": 5000,
+        },
+        "profiles": [_profile(name, plugin, prometheus_url) for name, plugin in PROFILES.items()],
+    }
+
+
+def _profile(name: str, plugin: str, prometheus_url: str) -> dict[str, Any]:
+    """As the plugins' own documentation has them: their score in place of the two by requests."""
+    provider = {"metricProvider": {"type": "Prometheus", "address": prometheus_url}}
+    return {
+        "schedulerName": name,
+        "plugins": {
+            "score": {
+                "disabled": [
+                    {"name": "NodeResourcesBalancedAllocation"},
+                    {"name": "NodeResourcesLeastAllocated"},
+                    {"name": "NodeResourcesFit"},
+                ],
+                "enabled": [{"name": plugin}],
+            }
+        },
+        "pluginConfig": [{"name": plugin, "args": provider}],
+    }
