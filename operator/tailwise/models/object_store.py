@@ -41,9 +41,9 @@ class ObjectSource:
         self._obstore = obstore
         self.bytes_read = 0
         self.pace = Pace()
-        self._store, self._path, self._where = _store_of(url, environment)
+        self._store, self._path, self._where = store_of(url, environment)
         begin = time.perf_counter()
-        with _errors(self._where):
+        with store_errors(self._where):
             meta = obstore.head(self._store, self._path)
         self.pace.waited(time.perf_counter() - begin)
         self._size = int(meta["size"])
@@ -68,7 +68,7 @@ class ObjectSource:
         if length <= 0:
             return b""
         begin = time.perf_counter()
-        with _errors(self._where):
+        with store_errors(self._where):
             answer = self._obstore.get(self._store, self._path, options={"range": (offset, offset + length)})
             if int(answer.meta["size"]) != self._size or self._tag_of(answer.meta) != self._tag:
                 raise ModelUnreachable(f"the object in {self._where} changed while it was read; try again")
@@ -93,8 +93,12 @@ class ObjectSource:
         """Nothing to give up: connections go with the process."""
 
 
-def _store_of(url: str, environment: Mapping[str, str]) -> tuple[Any, str, str]:
-    """The store of a URL's bucket, the object's path in it, and the store in words."""
+def store_of(url: str, environment: Mapping[str, str]) -> tuple[Any, str, str]:
+    """The store of a URL's bucket, the object's path in it, and the store in words.
+
+    Raises:
+        InspectionError: the URL names no object, or the credentials cannot be used.
+    """
     parts = urlsplit(url)
     path = unquote(parts.path).lstrip("/")
     if not parts.netloc or not path or path.endswith("/"):
@@ -166,13 +170,13 @@ def _azure_names(host: str, path: str, account: str) -> tuple[str, str, str]:
 
 
 @contextmanager
-def _errors(where: str) -> Iterator[None]:
-    """The library's errors as errors of inspection."""
+def store_errors(where: str) -> Iterator[None]:
+    """The library's errors as errors of inspection; AlreadyExistsError, which no reader meets, as it is."""
     from obstore import exceptions  # noqa: PLC0415
 
     try:
         yield
-    except InspectionError:
+    except (InspectionError, exceptions.AlreadyExistsError):
         raise
     except FileNotFoundError as error:
         raise ModelNotFound(f"{where} has no object at this path; check the path") from error
