@@ -71,6 +71,9 @@ class Resource:
 
 PODS = Resource("", "v1", "pods", "Pod")
 NODES = Resource("", "v1", "nodes", "Node", namespaced=False)
+PERSISTENT_VOLUMES = Resource("", "v1", "persistentvolumes", "PersistentVolume", namespaced=False)
+PERSISTENT_VOLUME_CLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
+STORAGE_CLASSES = Resource("storage.k8s.io", "v1", "storageclasses", "StorageClass", namespaced=False)
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
 DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
 REPLICA_SETS = Resource("apps", "v1", "replicasets", "ReplicaSet")
@@ -209,6 +212,29 @@ async def connect(
         raise ConfigurationError(_unusable(path or "~/.kube/config", error)) from error
     configuration.connection_pool_maxsize = connections
     return Client(ApiClient(configuration))
+
+
+def context_namespace(kubeconfig: str | None, context: str | None) -> str:
+    """Namespace of a kubeconfig's context, of the current one by default; ``default`` where it names none.
+
+    Raises:
+        ConfigurationError: there is no usable configuration.
+    """
+    path = kubeconfig or os.environ.get("KUBECONFIG")
+    if path is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+        return own_namespace("default")
+    try:
+        contexts, current = config.list_kube_config_contexts(config_file=path)  # type: ignore[no-untyped-call]
+    except (config.ConfigException, OSError, yaml.YAMLError) as error:
+        raise ConfigurationError(_unusable(path or "~/.kube/config", error)) from error
+    named = {each["name"]: each for each in contexts}
+    chosen = current if context is None else named.get(context)
+    if chosen is None:
+        raise ConfigurationError(
+            f"kubeconfig {path or '~/.kube/config'}: there is no context {context}; it has "
+            f"{', '.join(sorted(named)) or 'none'}: name one with --context"
+        )
+    return str(chosen["context"].get("namespace") or "default")
 
 
 def _unusable(path: str, error: Exception) -> str:

@@ -12,6 +12,7 @@ kubernetes-asyncio has a watch but no such copy; kopf filters on the client's si
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import random
@@ -34,6 +35,7 @@ Raw = Mapping[str, Any]
 _INACTIVITY_SECONDS = 75.0
 _WATCH_SECONDS = 290
 _PAGE_SIZE = 500
+_LISTS_TRIED = 3
 _LONGEST_BACKOFF_SECONDS = 30.0
 
 
@@ -144,6 +146,20 @@ class Reflector(Generic[T]):
         return time.monotonic() - self._last_contact
 
     # ---- the loop
+
+    async def read(self) -> None:
+        """Take the list once, with no watch after it: for commands that answer and end.
+
+        Raises:
+            ApiError: the API server refused, or the list changed faster than it could be read.
+            aiohttp.ClientError, TimeoutError: it did not answer.
+        """
+        for _ in range(_LISTS_TRIED):
+            with contextlib.suppress(_GoneError):
+                await self._list()
+                return
+        plural = self.selection.resource.plural
+        raise ApiError(HTTPStatus.GONE, "Expired", f"{plural}: no list was complete before it was too old")
 
     async def run(self) -> None:
         """List and watch until cancelled; every failure is logged, waited for and tried again."""
