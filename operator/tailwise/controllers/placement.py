@@ -17,7 +17,7 @@ from typing import Any
 
 from tailwise.api.conditions import Reason
 from tailwise.api.inference_workload import InferenceWorkloadSpec
-from tailwise.api.inference_workload_status import CandidateSummary, PlacementResult
+from tailwise.api.inference_workload_status import CandidateSummary
 from tailwise.api.labels import WORKLOAD_LABEL
 from tailwise.api.placement_policy import PlacementPolicy, Policy
 from tailwise.api.profile import ModelProfile
@@ -28,6 +28,7 @@ from tailwise.cluster.events import Event, Regarding
 from tailwise.cluster.reflector import Key
 from tailwise.controllers.assessment import Assessment, Assessor
 from tailwise.controllers.inference_workload import InferenceWorkloadController
+from tailwise.controllers.live_load import count_standing
 from tailwise.controllers.prediction_tables import latency_model_of
 from tailwise.controllers.profiles import ProfileFailure
 from tailwise.controllers.refused_pods import RefusedPods
@@ -59,7 +60,6 @@ _LOGGER = logging.getLogger(__name__)
 _UNKNOWN_WORKLOAD_GRACE = timedelta(seconds=10)
 _SHORTEST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 1.0, 15.0
 _HELD_RETRY_SECONDS = 15.0
-_RECENT = timedelta(minutes=10)
 
 _REASONS = {
     DecisionOutcome.NO_NODE_FITS: Reason.NO_FEASIBLE_NODE,
@@ -137,14 +137,7 @@ class PlacementController:
             if placed is None:
                 continue
             for pod in self.view.pods_of(known.key):
-                if pod.gated or not pod.occupied_node or pod.deleted_at is not None:
-                    continue
-                recent = pod.ready_at is None or now - pod.ready_at < _RECENT
-                if pod.record and pod.record.result is PlacementResult.PLACED and recent:
-                    placed_at = pod.record.decided_at or pod.created_at
-                    self.assessor.assume(pod, pod.occupied_node, placed, placed_at)
-                else:
-                    self.assessor.reside(pod, *placed)
+                count_standing(self.assessor, pod, placed, now)
 
     def workload_known(self, workload: Key) -> None:
         """A workload came, changed, or had its model read: its pods count on their nodes as it says now."""

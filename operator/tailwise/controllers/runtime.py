@@ -29,6 +29,7 @@ from tailwise.controllers.askers import Askers
 from tailwise.controllers.assessment import Assessor
 from tailwise.controllers.inference_workload import InferenceWorkloadController
 from tailwise.controllers.latency_model import LatencyModelController
+from tailwise.controllers.live_load import take_samples
 from tailwise.controllers.observation import observe_all
 from tailwise.controllers.options import OperatorOptions
 from tailwise.controllers.placement import PlacementController
@@ -43,7 +44,6 @@ from tailwise.models.addresses import AddressPolicy
 from tailwise.models.inspection import InspectionRequest, identify_async, inspect_async
 from tailwise.prediction.predictor import PriorPredictor
 from tailwise.telemetry.metrics import DataSource, OperatorMetrics, serve
-from tailwise.telemetry.pod_usage import used_cores
 from tailwise.telemetry.prometheus import Prometheus
 from tailwise.telemetry.utilisation import UtilisationPoller
 
@@ -342,25 +342,15 @@ class Runtime:
             metrics=self.metrics,
         )
         self._run("utilisation", self._poller.run())
-        self._run("samples", self._take_samples(self._poller))
+        self._run("samples", self._take_samples(self._prometheus, self._poller))
 
-    async def _take_samples(self, poller: UtilisationPoller) -> None:
+    async def _take_samples(self, prometheus: Prometheus, poller: UtilisationPoller) -> None:
         seen = None
         while True:
             await asyncio.sleep(1.0)
             if (current := poller.current()) is not seen:
                 seen = current
-                self._assessor.sampled(current)
-                await self._take_usage()
-
-    async def _take_usage(self) -> None:
-        """What the pods of full nodes use: there utilisation alone does not tell how much is wanted."""
-        assert self._prometheus is not None  # noqa: S101 - only then it runs
-        full = self._assessor.full_nodes()
-        pods = [(key.namespace, key.name) for keys in full.values() for key in keys]
-        window = self.options.utilisation.window_seconds
-        used = await used_cores(self._prometheus, pods, window)
-        self._assessor.used({Key(*pod): cores for pod, cores in used.items()})
+                await take_samples(self._assessor, prometheus, current)
 
     async def _observe(self) -> None:
         assert self._prometheus is not None  # noqa: S101 - only then it runs
