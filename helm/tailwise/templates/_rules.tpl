@@ -16,6 +16,14 @@
 - apiGroups: [""]
   resources: [nodes]
   verbs: [list, watch]
+# From where a pod's volumes can be reached; read once a pod with a claim waits for its node.
+- apiGroups: [""]
+  resources: [persistentvolumeclaims, persistentvolumes]
+  verbs: [list, watch]
+# For which nodes volumes can be made; read together with claims.
+- apiGroups: ["storage.k8s.io"]
+  resources: [storageclasses]
+  verbs: [list, watch]
 # The two kinds.
 - apiGroups: ["tailwise.dev"]
   resources: [inferenceworkloads, latencymodels]

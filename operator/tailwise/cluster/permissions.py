@@ -47,6 +47,18 @@ ROLES = (
             Rule("", ("pods/binding",), ("create",), "binding pods whose schedulerName is tailwise"),
             Rule("", ("pods/eviction",), ("create",), "moving pods that run, where a workload asks for it"),
             Rule("", ("nodes",), ("list", "watch"), "candidates"),
+            Rule(
+                "",
+                ("persistentvolumeclaims", "persistentvolumes"),
+                ("list", "watch"),
+                "from where a pod's volumes can be reached; read once a pod with a claim waits for its node",
+            ),
+            Rule(
+                "storage.k8s.io",
+                ("storageclasses",),
+                ("list", "watch"),
+                "for which nodes volumes can be made; read together with claims",
+            ),
             Rule(GROUP, ("inferenceworkloads", "latencymodels"), ("list", "watch"), "the two kinds"),
             Rule(
                 GROUP,

@@ -93,6 +93,7 @@ class RelocationController:
             return []
         pods = [pod for pod in self.view.pods_of(known.key) if pod.workload == known.key.name]
         for pod in pods:
+            await self.view.storage.read_for(pod)
             await self.assessor.prepare(profile, serving_of(pod, spec), latency_model_of(spec))
         # From here on nothing is awaited: all see the same cluster.
         return list(self._looked_at(known.key, spec, policy, profile, pods, now))

@@ -19,6 +19,7 @@ from tailwise.cluster.hardware import HardwareError, hardware_from_object
 from tailwise.cluster.reflector import Key, Listener, Reflector, Selection
 from tailwise.controllers.deployment import MADE_BY_LABEL
 from tailwise.controllers.registry import Registry
+from tailwise.controllers.storage_view import StorageView
 from tailwise.domain.objects import Node, Pod
 from tailwise.domain.parse import node_from_object, pod_from_object
 from tailwise.domain.refusal import is_refused
@@ -56,7 +57,7 @@ class Interests:
 
 @dataclass(slots=True)
 class ClusterView:
-    """The copy; ``reflectors`` are what keeps it true."""
+    """The copy; ``reflectors`` are what keeps it true, and ``storage`` where a pod uses claims."""
 
     nodes: Reflector[Node]
     pods: Reflector[Pod]
@@ -64,6 +65,7 @@ class ClusterView:
     deployments: Reflector[DeploymentState]
     registry: Registry
     interests: Interests
+    storage: StorageView
     state: ClusterState = field(default_factory=ClusterState)
     _pods_of: dict[Key, set[Key]] = field(default_factory=dict)
     # Hardware of nodes that do not exist, by name.
@@ -117,6 +119,7 @@ def cluster_view(
     ``restarted`` is told resource and reason whenever a watch ended.
     """
     interests = Interests()
+    state = ClusterState()
 
     def hardware(obj: Raw) -> NodeHardware | None:
         try:
@@ -137,6 +140,9 @@ def cluster_view(
 
     def hardware_changed(*_: object) -> None:
         interests.hardware()
+        interests.capacity()
+
+    def storage_changed() -> None:
         interests.capacity()
 
     def deployment_changed(key: Key, *_: object) -> None:
@@ -177,6 +183,8 @@ def cluster_view(
         ),
         registry=registry,
         interests=interests,
+        storage=StorageView(client, state.storage, storage_changed, restarted),
+        state=state,
     )
     return view
 

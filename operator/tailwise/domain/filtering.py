@@ -1,11 +1,11 @@
 """Which nodes may take a pod: kube-scheduler's filters over all nodes at once, in its order and words.
 
 Followed, in the order of the default profile: NodeName, NodeUnschedulable, TaintToleration, NodeAffinity,
-NodePorts, NodeResourcesFit, PodTopologySpread, InterPodAffinity. A node is refused for the first filter that
-it fails, so that the counts of a summary add up to the number of nodes. (kube-scheduler counts a node that
-lacks both CPU and memory twice.) Nodes that are not ready carry taints and need no rule of their own.
-Not followed, and told by ``objects.unsupported``: volumes, resource claims, and inter-pod affinity that names
-namespaces by their labels.
+NodePorts, NodeResourcesFit, VolumeRestrictions, VolumeBinding, VolumeZone, PodTopologySpread,
+InterPodAffinity. A node is refused for the first filter that it fails, so that the counts of a summary add up
+to the number of nodes. (kube-scheduler counts a node that lacks both CPU and memory twice.) Nodes that are
+not ready carry taints and need no rule of their own. Not followed, and told by ``objects.unsupported``: disks
+that the pod names itself, resource claims, and inter-pod affinity that names namespaces by their labels.
 """
 
 from __future__ import annotations
@@ -16,19 +16,12 @@ import numpy as np
 
 from tailwise.domain.objects import Pod
 from tailwise.domain.resources import CPU, EPHEMERAL_STORAGE, MEMORY, PODS
-from tailwise.domain.selectors import (
-    NAME_FIELD,
-    NodeSelectorTerm,
-    Operator,
-    Requirement,
-    holds,
-    term_valid,
-    tolerates_unschedulable,
-    untolerated,
-)
-from tailwise.domain.snapshot import ABSENT, CEILING, Bools, ClusterSnapshot, LabelColumn, NodeTable
+from tailwise.domain.selection import selected
+from tailwise.domain.selectors import tolerates_unschedulable, untolerated
+from tailwise.domain.snapshot import CEILING, Bools, ClusterSnapshot, NodeTable
 from tailwise.domain.topology import check_topology
 from tailwise.domain.verdicts import Filter, Refusal, Verdicts, all_fit
+from tailwise.domain.volumes import check_volumes, why_nowhere
 
 
 def filter_nodes(
@@ -45,6 +38,8 @@ def filter_nodes(
     """
     table = snapshot.table
     verdicts = all_fit(table.names)
+    if (nowhere := why_nowhere(pod, snapshot)) is not None:
+        return verdicts.refuse(np.ones(len(table), dtype=np.bool_), nowhere)
     if pod.node_name:
         others = np.ones(len(table), dtype=np.bool_)
         if pod.node_name in table.index:
@@ -60,72 +55,11 @@ def filter_nodes(
     for port in pod.host_ports:
         verdicts = verdicts.refuse(snapshot.ports_taken(port), Refusal(Filter.PORTS))
     verdicts = _check_resources(pod, snapshot, verdicts)
+    verdicts = check_volumes(pod, snapshot, verdicts)
     if pod.spread or pod.affinity_terms or pod.anti_affinity_terms or snapshot.repelling:
         tolerated: Bools = ~np.isin(table.taint_codes, list(keeping_away))
         verdicts = check_topology(pod, snapshot, verdicts, selected=selected(pod, table), tolerated=tolerated)
     return _check_set_aside(set_aside, table, verdicts)
-
-
-def selected(pod: Pod, table: NodeTable) -> Bools:
-    """Nodes (nodes,) that meet the pod's nodeSelector and required node affinity."""
-    result = np.ones(len(table), dtype=np.bool_)
-    for key, value in (pod.node_selector or {}).items():
-        result &= _requirement(Requirement(key, Operator.IN, (value,)), table)
-    if pod.required_terms is None:
-        return result
-    any_term = np.zeros(len(table), dtype=np.bool_)
-    for term in pod.required_terms:
-        any_term |= _term(term, table)
-    return result & any_term
-
-
-def _term(term: NodeSelectorTerm, table: NodeTable) -> Bools:
-    """The vector form of ``selectors.term_matches``."""
-    if term.empty or not term_valid(term):
-        return np.zeros(len(table), dtype=np.bool_)
-    result = np.ones(len(table), dtype=np.bool_)
-    for requirement in term.expressions:
-        result &= _requirement(requirement, table)
-    for requirement in term.fields:
-        result &= _field(requirement, table)
-    return result
-
-
-def _requirement(requirement: Requirement, table: NodeTable) -> Bools:
-    """The vector form of ``selectors.holds``, over one label."""
-    column = table.label(requirement.key)
-    match requirement.operator:
-        case Operator.IN:
-            return _among(requirement.values, column)
-        case Operator.NOT_IN:
-            return ~_among(requirement.values, column)
-        case Operator.EXISTS:
-            return ~_absent(column)
-        case Operator.DOES_NOT_EXIST:
-            return _absent(column)
-    # One answer for each value that occurs and, last, one for its absence: code -1 reads the last.
-    answers = np.array([holds(requirement, value) for value in (*column.code_of, None)], dtype=np.bool_)
-    return answers[column.codes]
-
-
-def _among(values: Collection[str], column: LabelColumn) -> Bools:
-    codes = [column.code_of[value] for value in values if value in column.code_of]
-    among: Bools = column.codes == codes[0] if len(codes) == 1 else np.isin(column.codes, codes)
-    return among
-
-
-def _absent(column: LabelColumn) -> Bools:
-    absent: Bools = column.codes == ABSENT
-    return absent
-
-
-def _field(requirement: Requirement, table: NodeTable) -> Bools:
-    """metadata.name is the only field that nodes can be selected by; any other is empty."""
-    named = np.zeros(len(table), dtype=np.bool_)
-    wanted = requirement.values[0]
-    if requirement.key == NAME_FIELD and wanted in table.index:
-        named[table.index[wanted]] = True
-    return named if requirement.operator == Operator.IN else ~named
 
 
 def _untolerated(pod: Pod, table: NodeTable, *, comparisons: bool) -> dict[int, Refusal]:

@@ -28,7 +28,7 @@ class PodPhase(StrEnum):
 class Unmodelled(StrEnum):
     """What a pod may ask of its node that kube-scheduler checks and the filters here do not."""
 
-    VOLUMES = "volumes with their own node affinity or zone"
+    VOLUMES = "disks named in the pod itself"
     RESOURCE_CLAIMS = "resource claims"
     NAMESPACE_SELECTOR = "inter-pod affinity by the labels of namespaces"
 
@@ -39,6 +39,13 @@ class HostPort(NamedTuple):
     protocol: str
     port: int
     address: str = "0.0.0.0"  # noqa: S104 - Kubernetes' own default, nothing is bound here
+
+
+class ClaimUse(NamedTuple):
+    """A PersistentVolumeClaim of the pod's namespace; ``ephemeral``: made for this pod alone."""
+
+    name: str
+    ephemeral: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,7 @@ class Pod:
     spread: tuple[SpreadConstraint, ...] = ()
     affinity_terms: tuple[PodAffinityTerm, ...] = ()
     anti_affinity_terms: tuple[PodAffinityTerm, ...] = ()
+    claims: tuple[ClaimUse, ...] = ()
     unmodelled: tuple[Unmodelled, ...] = ()
     # What an operator, this one or the one before, decided and wrote in the patch that opened the gate.
     record: PlacementRecord | None = None

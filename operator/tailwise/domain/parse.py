@@ -11,7 +11,16 @@ from sys import intern
 from typing import Any
 
 from tailwise.api.labels import DELETION_COST_ANNOTATION
-from tailwise.domain.objects import Container, HostPort, Node, Owner, Pod, PodPhase, Unmodelled
+from tailwise.domain.objects import (
+    ClaimUse,
+    Container,
+    HostPort,
+    Node,
+    Owner,
+    Pod,
+    PodPhase,
+    Unmodelled,
+)
 from tailwise.domain.pod_rules import LabelSelector, PodAffinityTerm, SpreadConstraint
 from tailwise.domain.record import parse_time, record_from_annotations
 from tailwise.domain.resources import (
@@ -36,9 +45,10 @@ Object = Mapping[str, Any]
 
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Volumes that do not care where the pod runs; any other may, through a claim, a driver or a disk.
+# Volumes that do not care where the pod runs, and claims, which are looked at; any other may, as a disk does.
 _VOLUMES_ANYWHERE = frozenset(
-    {"configMap", "secret", "emptyDir", "projected", "downwardAPI", "hostPath", "image", "nfs"}
+    {"configMap", "secret", "emptyDir", "projected", "downwardAPI", "hostPath", "image", "nfs", "csi"}
+    | {"persistentVolumeClaim", "ephemeral"}
 )
 
 
@@ -47,7 +57,7 @@ def node_from_object(obj: Object) -> Node:
     metadata, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
     return Node(
         name=metadata["name"],
-        labels=_interned(metadata.get("labels")),
+        labels=interned(metadata.get("labels")),
         allocatable=_amounts(status.get("allocatable")),
         taints=tuple(
             Taint(taint["key"], taint.get("value", ""), taint["effect"]) for taint in spec.get("taints") or ()
@@ -70,7 +80,7 @@ def pod_from_object(obj: Object) -> Pod:
         namespace=intern(metadata.get("namespace", "")),
         name=metadata["name"],
         created_at=parse_time(metadata.get("creationTimestamp")) or _EPOCH,
-        labels=_interned(metadata.get("labels")),
+        labels=interned(metadata.get("labels")),
         requests=_requests(spec, status),
         containers=tuple(_container(container) for container in spec.get("containers") or ()),
         cpu_limit_millicores=_cpu_limit(spec),
@@ -86,10 +96,10 @@ def pod_from_object(obj: Object) -> Pod:
         unschedulable_message=scheduled.get("message", "") if refused else "",
         unschedulable_since=parse_time(scheduled.get("lastTransitionTime")) if refused else None,
         host_ports=tuple(_host_ports(spec)),
-        node_selector=_interned(spec["nodeSelector"]) if spec.get("nodeSelector") else None,
+        node_selector=interned(spec["nodeSelector"]) if spec.get("nodeSelector") else None,
         required_terms=_required_terms(node_affinity),
         preferred_terms=tuple(
-            PreferredTerm(each["weight"], _term(each.get("preference") or {}))
+            PreferredTerm(each["weight"], node_selector_term(each.get("preference") or {}))
             for each in node_affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or ()
         ),
         has_affinity=spec.get("affinity") is not None,
@@ -100,12 +110,13 @@ def pod_from_object(obj: Object) -> Pod:
         spread=tuple(_spread(spec, metadata.get("labels") or {})),
         affinity_terms=tuple(_pod_terms(affinity.get("podAffinity"), metadata)),
         anti_affinity_terms=tuple(_pod_terms(affinity.get("podAntiAffinity"), metadata)),
+        claims=tuple(_claims(spec, metadata["name"])),
         unmodelled=tuple(_unmodelled(spec, affinity)),
         record=record_from_annotations(annotations),
     )
 
 
-def _interned(labels: Mapping[str, str] | None) -> dict[str, str]:
+def interned(labels: Mapping[str, str] | None) -> dict[str, str]:
     """Ten thousand pods share a few keys and values; they need not each keep their own."""
     return {intern(key): intern(value) for key, value in (labels or {}).items()}
 
@@ -222,10 +233,11 @@ def _required_terms(node_affinity: Object) -> tuple[NodeSelectorTerm, ...] | Non
     required = node_affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
     if required is None:
         return None
-    return tuple(_term(term) for term in required.get("nodeSelectorTerms") or ())
+    return tuple(node_selector_term(term) for term in required.get("nodeSelectorTerms") or ())
 
 
-def _term(term: Object) -> NodeSelectorTerm:
+def node_selector_term(term: Object) -> NodeSelectorTerm:
+    """One term of a node selector."""
     return NodeSelectorTerm(
         _requirements(term.get("matchExpressions") or ()), _requirements(term.get("matchFields") or ())
     )
@@ -252,7 +264,7 @@ def _spread(spec: Object, labels: Mapping[str, str]) -> Iterator[SpreadConstrain
     for each in spec.get("topologySpreadConstraints") or ():
         if each.get("whenUnsatisfiable") != "DoNotSchedule":
             continue
-        selector = _label_selector(each.get("labelSelector"))
+        selector = label_selector(each.get("labelSelector"))
         if selector is not None:
             # Newer API servers have merged them into the selector already: twice does no harm (KEP-3243).
             selector += tuple(
@@ -280,7 +292,7 @@ def _pod_terms(affinity: Object | None, metadata: Object) -> Iterator[PodAffinit
             named = frozenset((intern(metadata.get("namespace", "")),))
         yield PodAffinityTerm(
             topology_key=intern(term["topologyKey"]),
-            selector=_label_selector(term.get("labelSelector")),
+            selector=label_selector(term.get("labelSelector")),
             namespaces=None if everywhere else named,
         )
 
@@ -290,7 +302,8 @@ def _by_namespace_labels(term: Object) -> bool:
     return bool(selector.get("matchLabels") or selector.get("matchExpressions"))
 
 
-def _label_selector(selector: Object | None) -> LabelSelector:
+def label_selector(selector: Object | None) -> LabelSelector:
+    """A label selector; None selects nothing."""
     if selector is None:
         return None
     return (
@@ -300,6 +313,15 @@ def _label_selector(selector: Object | None) -> LabelSelector:
         ),
         *_requirements(selector.get("matchExpressions") or ()),
     )
+
+
+def _claims(spec: Object, pod_name: str) -> Iterator[ClaimUse]:
+    """Claims that volumes name, and those that are made for generic ephemeral ones (KEP-1698)."""
+    for volume in spec.get("volumes") or ():
+        if claim := volume.get("persistentVolumeClaim"):
+            yield ClaimUse(intern(claim["claimName"]))
+        elif "ephemeral" in volume:
+            yield ClaimUse(f"{pod_name}-{volume['name']}", ephemeral=True)
 
 
 def _unmodelled(spec: Object, affinity: Object) -> Iterator[Unmodelled]:

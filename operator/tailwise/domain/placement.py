@@ -254,6 +254,8 @@ def before_placement(pod: Pod) -> Pod:
         gates=(PLACEMENT_GATE,),
         required_terms=None if alone or pod.required_terms is None else terms,
         preferred_terms=(),
+        # A successor gets ephemeral volumes of its own, made where it goes.
+        claims=tuple(use for use in pod.claims if not use.ephemeral),
         record=None,
     )
 

@@ -17,6 +17,7 @@ from tailwise.domain.objects import HostPort, Node
 from tailwise.domain.pod_rules import PodGroup
 from tailwise.domain.resources import CPU, EPHEMERAL_STORAGE, MEMORY, PODS
 from tailwise.domain.selectors import Taint
+from tailwise.domain.storage import ClaimKey, Storage
 
 Bools = NDArray[np.bool_]
 Counts = NDArray[np.int64]
@@ -79,7 +80,8 @@ class ClusterSnapshot:
     ``requested`` maps a resource (``pods`` included) to an array (nodes,); a resource that nobody asked for
     is missing. ``workload_nodes`` maps (namespace, workload) to the number of its pods on each node.
     ``groups`` maps a namespace to its groups of pods, and these to the number of pods on each node;
-    ``repelling`` are the groups with anti-affinity of their own.
+    ``repelling`` are the groups with anti-affinity of their own. ``claim_users`` maps a claim to the uids of
+    the pods on nodes that use it; ``storage`` is None until it has been read.
     """
 
     table: NodeTable
@@ -88,6 +90,8 @@ class ClusterSnapshot:
     workload_nodes: Mapping[tuple[str, str], Mapping[str, int]]
     groups: Mapping[str, Mapping[PodGroup, Mapping[str, int]]]
     repelling: frozenset[PodGroup]
+    claim_users: Mapping[ClaimKey, frozenset[str]] = field(default_factory=dict)
+    storage: Storage | None = None
 
     def __len__(self) -> int:
         return len(self.table)

@@ -23,6 +23,7 @@ from tailwise.domain.snapshot import (
     node_table,
     with_nodes,
 )
+from tailwise.domain.storage import ClaimKey, StorageState
 
 
 @dataclass(slots=True)
@@ -38,9 +39,10 @@ class _Usage:
 
 
 class ClusterState:
-    """Nodes and pods as last seen, plus placements that the API server has not told back yet."""
+    """Nodes, pods and storage as last seen, plus placements that the API server has not told back yet."""
 
     def __init__(self) -> None:
+        self.storage = StorageState()
         self._pods: dict[str, Pod] = {}
         self._where: dict[str, str] = {}  # uid -> node on which the pod counts
         self._assumed: dict[str, str] = {}  # uid -> node, until the API server says so itself
@@ -50,6 +52,7 @@ class ClusterState:
         self._groups: dict[str, dict[PodGroup, Mapping[str, int]]] = {}
         self._handed_out: set[str] = set()  # namespaces whose groups a snapshot holds: copy before writing
         self._repelling: frozenset[PodGroup] = frozenset()
+        self._claim_users: dict[ClaimKey, frozenset[str]] = {}
         self._table: NodeTable = node_table(())
         self._changed_nodes: dict[str, Node | None] = {}
         self._requested: dict[str, Counts] = {}
@@ -110,7 +113,8 @@ class ClusterState:
 
     def snapshot(self) -> ClusterSnapshot:
         """The cluster as it is known now; the same value while nothing changes."""
-        if self._last is None:
+        storage = self.storage.frozen()
+        if self._last is None or self._last.storage is not storage:
             self._renew_table()
             self._renew_requested()
             self._last = ClusterSnapshot(
@@ -120,6 +124,8 @@ class ClusterState:
                 workload_nodes=dict(self._workloads),
                 groups=dict(self._groups),
                 repelling=self._repelling,
+                claim_users=dict(self._claim_users),
+                storage=storage,
             )
             self._handed_out.update(self._groups)
         return self._last
@@ -147,6 +153,8 @@ class ClusterState:
             self._ports[key] = (*self._ports.get(key, ()), PortUse(node, port.address))
         self._count_workload(pod, node, 1)
         self._count_group(pod.group, node, 1)
+        for key in _claims_of(pod):
+            self._claim_users[key] = self._claim_users.get(key, frozenset[str]()) | {pod.uid}
         self._changed_usage.add(node)
         self._last = None
 
@@ -163,6 +171,10 @@ class ClusterState:
             self._free_port((port.protocol, port.port), PortUse(node, port.address))
         self._count_workload(pod, node, -1)
         self._count_group(pod.group, node, -1)
+        for key in _claims_of(pod):
+            self._claim_users[key] -= {pod.uid}
+            if not self._claim_users[key]:
+                del self._claim_users[key]
         self._changed_usage.add(node)
         self._last = None
 
@@ -249,4 +261,10 @@ def _counts_alike(before: Pod, after: Pod) -> bool:
         and before.host_ports == after.host_ports
         and before.workload == after.workload
         and before.group == after.group
+        and before.claims == after.claims
     )
+
+
+def _claims_of(pod: Pod) -> set[ClaimKey]:
+    """Claims that pods may share; a pod can name one twice."""
+    return {ClaimKey(pod.namespace, use.name) for use in pod.claims if not use.ephemeral}

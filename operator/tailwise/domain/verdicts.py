@@ -28,8 +28,20 @@ _LONGEST_MESSAGE = 1024
 class Filter(StrEnum):
     """What refused a node, in the order in which nodes are checked; the words are kube-scheduler's.
 
-    The last five are Tailwise's own.
+    Those of the first group are about the pod wherever it would go, the last five and two of the first are
+    Tailwise's own.
     """
+
+    CLAIM = "persistentvolumeclaim"
+    EPHEMERAL_CLAIM = "waiting for ephemeral volume controller to create the persistentvolumeclaim"
+    CLAIM_OF_ANOTHER = "PVC"
+    UNBOUND_CLAIMS = "pod has unbound immediate PersistentVolumeClaims"
+    VOLUME = "persistentvolume"
+    STORAGE_UNREAD = "claims and volumes have not been read yet"
+    CLAIMS_TO_BIND = (
+        "pod has unbound PersistentVolumeClaims, which only kube-scheduler binds: use "
+        "spec.placement.binding: NodeAffinity"
+    )
 
     NODE_NAME = "node(s) didn't match the requested node name"
     UNSCHEDULABLE = "node(s) were unschedulable"
@@ -38,6 +50,14 @@ class Filter(StrEnum):
     PORTS = "node(s) didn't have free ports for the requested pod ports"
     TOO_MANY_PODS = "Too many pods"
     RESOURCE = "Insufficient"
+    CLAIM_IN_USE = (
+        "node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use "
+        "by another pod"
+    )
+    VOLUME_AFFINITY = "node(s) didn't match PersistentVolume's node affinity"
+    NO_VOLUME = "node(s) didn't find available persistent volumes to bind"
+    VOLUME_GONE = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"
+    VOLUME_ZONE = "node(s) had no available volume zone"
     SPREAD_LABEL = "node(s) didn't match pod topology spread constraints (missing required label)"
     SPREAD = "node(s) didn't match pod topology spread constraints"
     POD_AFFINITY = "node(s) didn't match pod affinity rules"

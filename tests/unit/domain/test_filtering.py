@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailwise.domain.filtering import filter_nodes, selected
+from tailwise.domain.filtering import filter_nodes
 from tailwise.domain.objects import Node, Pod, Unmodelled, unsupported
+from tailwise.domain.selection import selected
 from tailwise.domain.selectors import (
     NodeSelectorTerm,
     Requirement,
@@ -170,7 +171,7 @@ def test_anti_affinity_counts_from_both_sides() -> None:
 
 def test_what_the_filters_do_not_check_is_named() -> None:
     found = pod(
-        volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}, {"name": "e", "emptyDir": {}}],
+        volumes=[{"name": "v", "iscsi": {"iqn": "i"}}, {"name": "e", "emptyDir": {}}],
         affinity={
             "podAffinity": {
                 "requiredDuringSchedulingIgnoredDuringExecution": [
@@ -180,7 +181,8 @@ def test_what_the_filters_do_not_check_is_named() -> None:
         },
     )
     assert unsupported(found) == (Unmodelled.VOLUMES, Unmodelled.NAMESPACE_SELECTOR)
-    assert unsupported(pod(volumes=[{"name": "e", "emptyDir": {}}])) == ()
+    claim = {"name": "v", "persistentVolumeClaim": {"claimName": "c"}}
+    assert unsupported(pod(volumes=[{"name": "e", "emptyDir": {}}, claim])) == ()
 
 
 # ---- properties
