@@ -13,7 +13,7 @@ RUN := .venv/bin/python
 CLUSTER ?= real
 PYTEST_ARGS ?=
 
-.PHONY: help deps demo test test-unit fuzz check generate lock bench cluster clean-cluster images clean
+.PHONY: help deps demo bench-paper test test-unit fuzz check generate lock bench cluster clean-cluster images clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,11 @@ deps: .venv/.synced ## Set up the virtual environment
 OWN_CLUSTER = $(if $(filter command,$(origin KUBECONFIG)),--kubeconfig $(KUBECONFIG))
 demo: deps ## Run the main job: a cluster, the operator, ten pods, their P90 (KUBECONFIG=... for your own cluster)
 	@$(RUN) -m tests.demo $(OWN_CLUSTER) $(DEMO_ARGS)
+
+SCENARIO ?= examples/bench/short.yaml
+OUT ?= build/bench/$(basename $(notdir $(SCENARIO)))
+bench-paper: deps ## The paper's experiment on real nodes, all policies, with a report (SCENARIO, OUT; goes on where it was)
+	@$(RUN) -m tests.benchmark $(SCENARIO) -- --out=$(OUT) $(BENCH_ARGS)
 
 test: deps ## All tests: unit, real control plane, simulated nodes, and real nodes where root allows
 	@$(RUN) -m tests.cluster build

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from tailwise.benchmark.kubectl import wait_for
 from tests.cluster.locks import Progress
 from tests.cluster.real import RealCluster
 from tests.demo import clusters
-from tailwise.benchmark.kubectl import wait_for
 from tests.demo.manifests import NAMESPACE, SYSTEM_NAMESPACE
 from tests.demo.run import Run
 from tests.demo.stages import Stages

@@ -213,6 +213,28 @@ def calibration(_run: RunRecord, _steps: Sequence[StepRecord], results: Results)
     return figure
 
 
+def recoveries(run: RunRecord, steps: Sequence[StepRecord], results: Results) -> Figure | None:
+    """P90 over its SLO of the slowest pod over time, when a node slowed down."""
+    if run.scenario.change is None:
+        return None
+    figure, (axes,) = _figure(8, 4.5)
+    for policy, colour in _names(results).items():
+        for step in (each for each in steps if each.policy == policy):
+            slo = {pod.slot: pod.slo_milliseconds for pod in step.pods}
+            worst: dict[float, float] = {}
+            for window in step.windows:
+                # No answer is worse than any: drawn at the top.
+                over = 10.0 if window.p90_milliseconds is None else window.p90_milliseconds / slo[window.slot]
+                worst[window.end_seconds] = max(worst.get(window.end_seconds, 0.0), over)
+            axes.plot(list(worst), list(worst.values()), color=colour, label=f"{policy} {step.round}")
+    axes.axhline(1.0, color="black", linestyle=":")
+    axes.axvline(run.scenario.change.after_seconds, color="black", linewidth=0.5)
+    axes.set(yscale="log", xlabel="seconds since the clients began", ylabel="P90 over SLO, worst pod")
+    axes.set_title(f"Node {run.scenario.change.node} slows down (line); dotted: SLO; 10: no answer")
+    axes.legend(fontsize=7)
+    return figure
+
+
 def table_three(_run: RunRecord, _steps: Sequence[StepRecord], results: Results) -> Figure | None:
     """Table III of the paper as bars: errors of the regressors on held-out rows."""
     rows = results.table_three
@@ -236,5 +258,6 @@ _PICTURES: Mapping[str, Drawing] = {
     "placements": placements,
     "predictions": predictions,
     "calibration": calibration,
+    "recovery": recoveries,
     "table-three": table_three,
 }

@@ -17,6 +17,7 @@ ROLE_LABEL = "tailwise.dev/role"
 # On everything that the benchmark makes: what kind of thing it is; on its pods which of the scenario's.
 KIND_LABEL = "tailwise.dev/benchmark"
 SLOT_LABEL = "tailwise.dev/benchmark-pod"
+TARGETS_FILE = "/tmp/targets.json"  # noqa: S108 - of the clients' container, which has no other writer
 DRIVER = Path(__file__).parent / "client" / "driver.py"
 
 Manifest = dict[str, Any]
@@ -84,6 +85,11 @@ def served_pod(
     }
 
 
+def _observed(scenario: Scenario) -> Manifest:
+    """Moving pods wants their latency observed; otherwise nothing is asked of Prometheus beside the nodes."""
+    return {"metrics": {"preset": "OpenInference", "windowSeconds": 30}} if scenario.change else {}
+
+
 def _server(scenario: Scenario, workload: Workload) -> Manifest:
     ready = {"httpGet": {"path": "/v2/health/ready", "port": "http"}}
     return {
@@ -115,7 +121,7 @@ def _server(scenario: Scenario, workload: Workload) -> Manifest:
     }
 
 
-def inference_workload(workload: Workload, policy: Policy | None, store: str) -> Manifest:
+def inference_workload(scenario: Scenario, workload: Workload, policy: Policy | None, store: str) -> Manifest:
     """The workload by its label alone: the benchmark makes the pods itself. ``store``: base URL of models."""
     placement = {} if policy is None or policy.placement is None else policy.placement
     return {
@@ -127,6 +133,7 @@ def inference_workload(workload: Workload, policy: Policy | None, store: str) ->
             "slo": {"latencyMilliseconds": workload.slo_milliseconds},
             "load": {"concurrency": 1},
             "serving": {"overheadMicroseconds": workload.overhead_microseconds},
+            **_observed(scenario),
             # A pod that was let go without a decision would be measured as Tailwise's.
             "placement": {
                 "fallback": "Hold",
@@ -229,6 +236,8 @@ def clients(scenario: Scenario, load: Load, targets: Sequence[Mapping[str, str]]
         "warmUpQueries": load.warm_up_queries,
         "samplesPerQuery": load.samples_per_query,
         "queriesPerSecond": load.queries_per_second,
+        "seconds": scenario.change.after_seconds + scenario.change.follow_seconds if scenario.change else 0,
+        "targetsFile": TARGETS_FILE,
         "targets": list(targets),
     }
     metadata = {"name": "clients", "namespace": NAMESPACE, "labels": {KIND_LABEL: "clients"}}

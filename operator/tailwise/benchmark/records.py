@@ -55,6 +55,25 @@ class PodRecord(StatusDocument):
         return self.percentiles_milliseconds[percent - 1]
 
 
+class WindowRecord(StatusDocument):
+    """One pod's queries in a few seconds of a step in which a node slowed down."""
+
+    slot: str
+    node: str = Field(description="Where the pod was when the window ended; empty while it had no place.")
+    end_seconds: float = Field(description="End of the window, since the clients began.")
+    queries: int
+    p90_milliseconds: float | None = Field(None, description="None: no query was answered.")
+
+
+class MoveRecord(StatusDocument):
+    """A pod that went to another node while it was asked."""
+
+    slot: str
+    source: str
+    target: str
+    at_seconds: float = Field(description="When its successor served, since the clients began.")
+
+
 class StepRecord(StatusDocument):
     """One policy in one round."""
 
@@ -68,6 +87,10 @@ class StepRecord(StatusDocument):
     utilisation: dict[str, float] = Field(
         default_factory=dict, description="Share of each node in use while it was measured."
     )
+
+    changed_at_seconds: float | None = Field(None, description="When the node slowed down.")
+    windows: tuple[WindowRecord, ...] = ()
+    moves: tuple[MoveRecord, ...] = ()
 
     @property
     def name(self) -> str:
@@ -150,8 +173,10 @@ class RunDirectory:
                 "name another directory with --out, or remove it"
             )
         self.steps_path.mkdir(parents=True, exist_ok=True)
-        began = before.began if before is not None else record.began
-        _write(self.path / "run.json", record.model_copy(update={"began": began}))
+        if before is not None:
+            kept = {"began": before.began, "hardware": record.hardware or before.hardware}
+            record = record.model_copy(update=kept)
+        _write(self.path / "run.json", record)
 
     def step(self, name: str) -> StepRecord | None:
         """A step that ended; None where it has not."""

@@ -8,13 +8,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tailwise.benchmark.scenario import Load, Neighbour, NodeShape, Policy, Scenario, Workload
+from tailwise.benchmark.scenario import Change, Load, Neighbour, NodeShape, Policy, Scenario, Workload
 
 _PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("Scenario", Scenario),
     ("workloads[]", Workload),
     ("load", Load),
     ("policies[]", Policy),
+    ("change", Change),
     ("neighbours[]", Neighbour),
     ("nodes[]", NodeShape),
 )

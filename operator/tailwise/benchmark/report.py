@@ -89,8 +89,28 @@ def text(found: Results) -> str:
     parts = [found.scenario, "", plain_table(HEADS, [policy_cells(each) for each in found.policies])]
     parts += ["", "AVG_NP90 (equation 16): mean P90, in ms, of the pods on a node; in brackets how many"]
     parts += [plain_table(*node_table(found))]
+    recovered = recovery_table(found)
+    if recovered is not None:
+        parts += ["", "After a node slowed down", plain_table(*recovered)]
     parts += ["", *noise(found)]
     return "\n".join(parts)
+
+
+def recovery_table(found: Results) -> tuple[tuple[str, ...], list[tuple[str, ...]]] | None:
+    """After a node slowed down; None where none did."""
+    rows = [
+        (
+            each.policy,
+            str(each.recovery.moves),
+            "-" if each.recovery.recovery_seconds is None else f"{each.recovery.recovery_seconds:.0f}",
+            f"{each.recovery.recovered_rounds} of {each.rounds}",
+            f"{each.recovery.slo_held_percent:.1f}",
+        )
+        for each in found.policies
+        if each.recovery is not None
+    ]
+    heads = ("policy", "pods moved", "s until all SLOs held again", "rounds", "SLO held after, %")
+    return (heads, rows) if rows else None
 
 
 def noise(found: Results) -> list[str]:
@@ -148,6 +168,9 @@ def page(run: RunRecord, steps: Sequence[StepRecord], found: Results, pictures: 
     parts += ["<h2>All policies</h2>", _table(HEADS, [policy_cells(each) for each in found.policies])]
     parts += [f"<p>{html.escape(line)}</p>" for line in noise(found)]
     parts += ["<h2>AVG_NP90, equation (16)</h2>", _table(*node_table(found))]
+    recovered = recovery_table(found)
+    if recovered is not None:
+        parts += ["<h2>After a node slowed down</h2>", _table(*recovered)]
     if found.table_three:
         rows = [
             (each.algorithm, _digits(each.rmsle, 3), _digits(each.rmse_milliseconds, 1), str(each.rows))

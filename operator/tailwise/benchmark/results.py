@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean, median
 
 from tailwise.api.document import Document
+from tailwise.benchmark.change import held_percent, recovery_seconds
 from tailwise.benchmark.records import Competitor, PodRecord, RunRecord, StepRecord
 from tailwise.benchmark.scenario import PolicyKind, Scenario
 from tailwise.benchmark.statistics import Interval, Key, mean_interval, ratio_interval
@@ -45,6 +46,15 @@ class Errors(Document):
     below_prediction_percent: float
 
 
+class Recovery(Document):
+    """What came of a node that slowed down in the middle, over all rounds."""
+
+    moves: int
+    recovered_rounds: int
+    recovery_seconds: float | None
+    slo_held_percent: float
+
+
 class PolicyResult(Document):
     """What a policy achieved over all its rounds."""
 
@@ -65,6 +75,7 @@ class PolicyResult(Document):
     over_default: Figure | None
     over_oracle: Figure | None
     prediction: Errors | None
+    recovery: Recovery | None
     node_averages: tuple[NodeFigure, ...]
 
 
@@ -157,6 +168,7 @@ def _policy(
         over_default=_over(p90s, default, seed),
         over_oracle=_over(p90s, oracle, seed),
         prediction=errors(measured),
+        recovery=recovery(steps),
         node_averages=node_averages(measured),
     )
 
@@ -201,6 +213,26 @@ def errors(pods: Iterable[PodRecord]) -> Errors | None:
         ),
         rmse_milliseconds=math.sqrt(fmean((predicted - measured) ** 2 for predicted, measured in pairs)),
         below_prediction_percent=100 * fmean(measured <= predicted for predicted, measured in pairs),
+    )
+
+
+def recovery(steps: Sequence[StepRecord]) -> Recovery | None:
+    """Mean time until the SLO held again, of the rounds in which it did; None where no node slowed down."""
+    changed = [step for step in steps if step.changed_at_seconds is not None]
+    if not changed:
+        return None
+    times, held = [], []
+    for step in changed:
+        slo = {pod.slot: float(pod.slo_milliseconds) for pod in step.pods}
+        at = step.changed_at_seconds or 0.0
+        times.append(recovery_seconds(step.windows, slo, at))
+        held.append(held_percent(step.windows, slo, at))
+    recovered = [each for each in times if each is not None]
+    return Recovery(
+        moves=sum(len(step.moves) for step in changed),
+        recovered_rounds=len(recovered),
+        recovery_seconds=fmean(recovered) if recovered else None,
+        slo_held_percent=fmean(held),
     )
 
 

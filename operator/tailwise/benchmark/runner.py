@@ -6,33 +6,27 @@ after them. Every policy of a round is given the same pods in the same order.
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from tailwise.api.hardware import NodeHardware
-from tailwise.api.labels import (
-    PREDICTED_P90_ANNOTATION,
-    SOURCE_ANNOTATION,
-)
 from tailwise.api.profile import ModelProfile
 from tailwise.api.release import RELEASE
 from tailwise.benchmark import choosing, dataset, manifests, oracle
 from tailwise.benchmark.answers import Measured
 from tailwise.benchmark.choosing import Chooser, NoRoomError, Room, arrivals, quantity
+from tailwise.benchmark.following import follow
 from tailwise.benchmark.manifests import SLOT_LABEL
+from tailwise.benchmark.outcome import machine, of_followed, pod_record, step_record, with_change
 from tailwise.benchmark.records import (
     PodRecord,
     RunDirectory,
     RunError,
     RunRecord,
     StepRecord,
-    percentiles,
     step_name,
 )
 from tailwise.benchmark.scenario import Arrival, Policy, PolicyKind, Scenario, Workload
@@ -114,40 +108,51 @@ class Runner:
         decided: dict[str, float] = {}
         delays = self._place(slots, policy, self._chooser(number, policy, slots, decided))
         self.stage.wait_ready(len(slots))
-        served = {pod["metadata"]["labels"][SLOT_LABEL]: pod for pod in self.stage.pods()}
-        predictions = self.stage.predictions() if policy.kind is PolicyKind.TAILWISE else {}
-        workloads = dict(slots)
-        measured = self.stage.ask([target(served[slot], workload.name) for slot, workload in slots])
-        self._load_ended = time.monotonic()
-        records = {
-            pod["metadata"]["name"]: (
-                _record(pod, slot, workloads[slot], measured, delays, predictions, decided),
-                measured.get(pod["metadata"]["name"], Measured(error="the clients said nothing of it")),
-            )
-            for slot, pod in served.items()
-        }
-        used, cores = self._usage(measured)
-        self._write_rows(step_name(number, policy.name), records, used, cores)
-        pods = tuple(record for record, _ in records.values())
-        for record in pods:
-            if not record.measured:
-                self.stage.report(f"{record.slot} was not measured: {record.error}")
-        if not any(record.measured for record in pods):
-            raise RunError(f"{step_name(number, policy.name)}: no pod was measured: {pods[0].error}")
-        spans = [(each.begin, each.end) for each in measured.values() if each.latencies_milliseconds]
-        step = StepRecord(
-            round=number,
-            policy=policy.name,
-            kind=policy.kind,
-            begin=begin,
-            end=time.time(),
-            measured_seconds=max(end for _, end in spans) - min(first for first, _ in spans),
-            pods=pods,
-            utilisation=used,
-        )
+        step = self._measured(number, policy, slots, delays, decided).model_copy(update={"begin": begin})
         self.directory.finish(step)
         self._conclude(step)
         self.stage.clear()
+
+    def _measured(
+        self,
+        number: int,
+        policy: Policy,
+        slots: Sequence[tuple[str, Workload]],
+        delays: Mapping[str, float],
+        decided: Mapping[str, float],
+    ) -> StepRecord:
+        """Ask the pods that stand, and write their rows.
+
+        Raises:
+            RunError: none of them answered.
+        """
+        name = step_name(number, policy.name)
+        served = {pod["metadata"]["labels"][SLOT_LABEL]: pod for pod in self.stage.pods()}
+        predictions = self.stage.predictions() if policy.kind is PolicyKind.TAILWISE else {}
+        change = self.stage.scenario.change
+        followed = follow(self.stage, slots, change) if change is not None else None
+        measured = (
+            self.stage.ask([target(served[slot], workload.name) for slot, workload in slots])
+            if followed is None
+            else of_followed(followed, served)
+        )
+        self._load_ended = time.monotonic()
+        records = {
+            served[slot]["metadata"]["name"]: pod_record(
+                served[slot], slot, workload, measured, delays, predictions, decided
+            )
+            for slot, workload in slots
+        }
+        used, cores = self._usage(measured)
+        if followed is None:
+            self._write_rows(name, records, measured, used, cores)
+        for record in records.values():
+            if not record.measured:
+                self.stage.report(f"{record.slot} was not measured: {record.error}")
+        if not any(record.measured for record in records.values()):
+            raise RunError(f"{name}: no pod was measured: {next(iter(records.values())).error}")
+        step = step_record(number, policy, tuple(records.values()), measured, used)
+        return step if followed is None or change is None else with_change(step, followed, change)
 
     def _place(
         self, slots: Sequence[tuple[str, Workload]], policy: Policy, choose: Chooser | None
@@ -272,7 +277,7 @@ class Runner:
                 began=time.time(),
                 context=self.stage.kubectl.context or "",
                 kubernetes=self.stage.kubernetes_version(),
-                machine=_machine(),
+                machine=machine(),
                 hardware=tuple(self._hardware.values()),
             )
         )
@@ -298,10 +303,12 @@ class Runner:
     def _write_rows(
         self,
         step: str,
-        pods: Mapping[str, tuple[PodRecord, Measured]],
+        records: Mapping[str, PodRecord],
+        measured: Mapping[str, Measured],
         used: Mapping[str, float],
         cores: Mapping[str, float],
     ) -> None:
+        pods = {name: (record, measured[name]) for name, record in records.items() if name in measured}
         rows = dataset.rows(self.stage.scenario, pods, self._profiles, self._hardware, used, cores)
         if rows:
             write_parquet(self.directory.rows_path(step), rows)
@@ -322,51 +329,3 @@ class Runner:
             f"    mean P90 {fmean(p90s):.1f} ms, worst {max(p90s):.1f} ms, SLO missed by {missed} of "
             f"{len(step.pods)} pods; measured for {step.measured_seconds:.0f} s"
         )
-
-
-def _record(
-    pod: Mapping[str, Any],
-    slot: str,
-    workload: Workload,
-    measured: Mapping[str, Measured],
-    delays: Mapping[str, float],
-    predictions: Mapping[str, Mapping[str, Any]],
-    decided: Mapping[str, float],
-) -> PodRecord:
-    name = pod["metadata"]["name"]
-    answers = measured.get(name, Measured(error="the clients said nothing of it"))
-    latencies = answers.latencies_milliseconds
-    annotations = pod["metadata"].get("annotations", {})
-    at_decision = decided.get(slot, annotations.get(PREDICTED_P90_ANNOTATION))
-    predicted = predictions.get(name, {}).get("predictedP90Milliseconds", decided.get(slot))
-    return PodRecord(
-        slot=slot,
-        workload=workload.name,
-        node=pod["spec"]["nodeName"],
-        slo_milliseconds=workload.slo_milliseconds,
-        placement_seconds=delays.get(slot),
-        predicted_p90_milliseconds=None if predicted is None else float(predicted),
-        decided_p90_milliseconds=None if at_decision is None else float(at_decision),
-        prediction_source=annotations.get(SOURCE_ANNOTATION),
-        queries=len(latencies),
-        valid=answers.valid,
-        begin=answers.begin or None,
-        end=answers.end or None,
-        percentiles_milliseconds=percentiles(latencies) if latencies else (),
-        slow_queries=sum(each > workload.slo_milliseconds for each in latencies),
-        error=answers.error,
-    )
-
-
-def _machine() -> str:
-    """Processor, cores and memory of this machine, and its kernel."""
-    model = ""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    except (OSError, ValueError):
-        return f"{platform.machine()}, {os.cpu_count()} cores"
-    return (
-        f"{model or platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}"
-    )

@@ -100,6 +100,18 @@ class Neighbour(Document):
     cpu_request: Quantity = Field("50m", description="CPU request: its weight against the pods.")
 
 
+class Change(Document):
+    """A node that slows down in the middle of a measurement: others begin to compute there without rest."""
+
+    node: Name = Field(description="The node.")
+    after_seconds: int = Field(60, ge=20, le=3600, description="When, after the clients have begun.")
+    follow_seconds: int = Field(
+        240, ge=30, le=86_400, description="For how long the clients go on asking afterwards."
+    )
+    threads: int = Field(1, ge=1, le=256, description="Threads that compute.")
+    cpu_request: Quantity = Field("50m", description="CPU request: their weight against the pods.")
+
+
 class PolicyKind(StrEnum):
     """Who decides where a pod goes."""
 
@@ -179,6 +191,11 @@ class Scenario(Document):
     )
     load: Load = Field(Load(), description="What is asked of the pods.")
     neighbours: tuple[Neighbour, ...] = Field((), max_length=16, description="Others' load.")
+    change: Change | None = Field(
+        None,
+        description="A node that slows down while the pods are asked. The pods are then asked for a time "
+        "instead of for a number of queries, by one client each that follows a pod which is moved.",
+    )
     policies: tuple[Policy, ...] = Field(min_length=1, max_length=16, description="What is compared.")
     rounds: int = Field(3, ge=1, le=100, description="How often each policy is measured, interleaved.")
     settle_seconds: int = Field(
@@ -245,6 +262,5 @@ def load_scenario(path: Path) -> Scenario:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise ScenarioError(
-            f"{path}: {f'{field}: ' if field else ''}{first['msg']}; docs/reference/scenario.md has all fields"
-        ) from error
+        where = f"{path}: {field}" if field else str(path)
+        raise ScenarioError(f"{where}: {first['msg']}; docs/reference/scenario.md has all fields") from error

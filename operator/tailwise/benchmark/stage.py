@@ -107,7 +107,10 @@ class Stage:
         """The InferenceWorkloads, placed as the policy says."""
         store = f"http://{self._store_address()}:{manifests.STORE_PORT}"
         self.kubectl.apply(
-            [manifests.inference_workload(each, policy, store) for each in self.scenario.workloads]
+            [
+                manifests.inference_workload(self.scenario, each, policy, store)
+                for each in self.scenario.workloads
+            ]
         )
 
     def create(self, pods: Sequence[Mapping[str, Any]]) -> None:

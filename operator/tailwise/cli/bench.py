@@ -58,13 +58,15 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and report; returns the exit code."""
-    signal.signal(signal.SIGTERM, _interrupted)
+    before = signal.signal(signal.SIGTERM, _interrupted)
     try:
         return _run(arguments)
     except ImportError as error:
         print(f"tailwise bench: {EXTRA_MISSING.format(error=error)}", file=sys.stderr)
     except (ScenarioError, RunError, KubectlError) as error:
         print(f"tailwise bench: {error}", file=sys.stderr)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 1
 
 

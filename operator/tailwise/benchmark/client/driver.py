@@ -5,11 +5,12 @@
 One process a pod. All warm up, begin together, and go on asking after their own measured queries until every
 other has its own, so that each latency was served beside all neighbours. Standard output gets lines of JSON
 for each pod: first {"pod", "begin", "end", "valid"}, then {"pod", "latenciesMicroseconds": [...]} in parts.
-Exit status 0 when each pod was measured.
+Exit status 0 when each pod was measured. A plan with `seconds` is another thing: see `follow`.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import queue
 import re
@@ -30,7 +31,10 @@ _KEPT_LINES = 5
 
 def main(plan_file: Path) -> int:
     """Start one process a target, let all begin together, print what they measured."""
-    targets = json.loads(plan_file.read_text())["targets"]
+    plan = json.loads(plan_file.read_text())
+    if plan.get("seconds"):
+        return follow(plan)
+    targets = plan["targets"]
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         directory = Path(name)
         children = [
@@ -86,6 +90,66 @@ def _print(result: dict[str, Any]) -> None:
     for start in range(0, len(latencies), _PART):
         part = {"pod": result["pod"], "latenciesMicroseconds": latencies[start : start + _PART]}
         print(json.dumps(part, separators=(",", ":")), flush=True)
+
+
+# ---- pods that may move
+
+
+def follow(plan: dict[str, Any]) -> int:
+    """Ask each pod in a closed loop for a set time, at whatever address the targets' file has for it now.
+
+    The file is written from outside (kubectl exec) when a pod has moved. Each answered query is a pair
+    [milliseconds since the beginning when it ended, microseconds it took].
+    """
+    file = Path(plan["targetsFile"])
+    targets = {target["pod"]: target for target in plan["targets"]}
+    answers: dict[str, list[tuple[int, int]]] = {name: [] for name in targets}
+    importlib.import_module("numpy")  # its seconds are none of the time that is asked for
+    importlib.import_module("inference_client")
+    began = time.monotonic()
+    until = began + plan["seconds"]
+    print(json.dumps({"began": time.time()}), flush=True)
+    threads = [
+        threading.Thread(target=_follow_one, args=(name, targets, answers[name], began, until), daemon=True)
+        for name in targets
+    ]
+    for thread in threads:
+        thread.start()
+    written = 0.0
+    while time.monotonic() < until:
+        if file.exists() and file.stat().st_mtime != written:
+            written = file.stat().st_mtime
+            targets.update({target["pod"]: target for target in json.loads(file.read_text())})
+        time.sleep(_POLL_SECONDS)
+    for name, pairs in answers.items():
+        for start in range(0, len(pairs), _PART):
+            part = {"pod": name, "answers": pairs[start : start + _PART]}
+            print(json.dumps(part, separators=(",", ":")), flush=True)
+    return 0
+
+
+def _follow_one(
+    name: str, targets: dict[str, Any], answers: list[tuple[int, int]], began: float, until: float
+) -> None:
+    import numpy as np  # noqa: PLC0415 - as in `child`
+    from inference_client import (  # type: ignore[import-not-found,unused-ignore] # noqa: PLC0415
+        Connection,
+        make_request,
+        random_arrays,
+    )
+
+    while time.monotonic() < until:
+        target = targets[name]
+        try:
+            with Connection(target["url"], target["model"], 10.0) as connection:
+                request = make_request(random_arrays(connection.inputs(), 1, 128, np.random.default_rng(0)))
+                while time.monotonic() < until and targets[name]["url"] == target["url"]:
+                    sent = time.perf_counter_ns()
+                    connection.infer(request)
+                    took = (time.perf_counter_ns() - sent) // 1000
+                    answers.append((int(1000 * (time.monotonic() - began)), took))
+        except Exception:  # the pod is on its way elsewhere: its new address will come
+            time.sleep(_POLL_SECONDS)
 
 
 # ---- one target
