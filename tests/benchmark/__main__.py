@@ -23,7 +23,11 @@ ROOT = Path(__file__).parents[2]
 def main() -> int:
     """Bring up what lacks, measure, report; what was measured before is not measured again."""
     signal.signal(signal.SIGTERM, _interrupted)
-    arguments = _parser().parse_args()
+    words = sys.argv[1:]
+    own, options = (
+        (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
+    )
+    arguments = _parser().parse_args(own)
     stages = Stages()
     try:
         scenario = load_scenario(arguments.scenario)
@@ -32,10 +36,10 @@ def main() -> int:
         if arguments.prepare:
             return 0
         os.environ["PATH"] = f"{cluster.kubectl.parent}:{os.environ['PATH']}"
-        words = [f"--scenario={arguments.scenario}", f"--kubeconfig={cluster.kubeconfig}"]
-        words += [f"--prometheus-url={cluster.prometheus_url}", *arguments.options]
+        asked = [f"--scenario={arguments.scenario}", f"--kubeconfig={cluster.kubeconfig}"]
+        asked += [f"--prometheus-url={cluster.prometheus_url}", *options]
         with stages.stage(f"tailwise bench ({OWN_CLUSTER_LABEL})"):
-            return tailwise(["bench", *words])
+            return tailwise(["bench", *asked])
     except (KubectlError, RunError, ScenarioError, TimeoutError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -50,11 +54,14 @@ def _interrupted(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmark", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmark",
+        usage="%(prog)s [SCENARIO] [--keep] [--prepare] [-- OPTIONS OF TAILWISE BENCH]",
+        description=__doc__,
+    )
     parser.add_argument("scenario", type=Path, nargs="?", default=ROOT / "examples" / "bench" / "short.yaml")
     parser.add_argument("--keep", action="store_true", help="leave the cluster up")
     parser.add_argument("--prepare", action="store_true", help="bring the cluster up and do no more")
-    parser.add_argument("options", nargs="*", help="after --: options of tailwise bench")
     return parser
 
 

@@ -62,11 +62,7 @@ def _profile(name: str, plugin: str, prometheus_url: str) -> dict[str, Any]:
         "schedulerName": name,
         "plugins": {
             "score": {
-                "disabled": [
-                    {"name": "NodeResourcesBalancedAllocation"},
-                    {"name": "NodeResourcesLeastAllocated"},
-                    {"name": "NodeResourcesFit"},
-                ],
+                "disabled": [{"name": "NodeResourcesBalancedAllocation"}, {"name": "NodeResourcesFit"}],
                 "enabled": [{"name": plugin}],
             }
         },

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tailwise.benchmark.kubectl import KubectlError
-from tests.demo import clusters, report
+from tests.demo import benchmark_report, clusters, report
 from tests.demo.run import Run
 from tests.demo.stages import Stages
 from tests.demo.target import Target, TargetKind
@@ -58,7 +58,7 @@ def main() -> int:
         if not arguments.keep and kind is not TargetKind.EXISTING:
             with stages.stage("take the cluster down"):
                 clusters.down(stages.report, kind)
-    return _conclude(target, stages, default, tailwise)
+    return _conclude(target, stages, default, tailwise, arguments.queries)
 
 
 def _target(arguments: argparse.Namespace, kind: TargetKind, stages: Stages) -> Target:
@@ -81,6 +81,7 @@ def _conclude(
     stages: Stages,
     default: list[report.PodResult],
     tailwise: list[report.PodResult],
+    queries: int,
 ) -> int:
     print("\nPods placed by Tailwise")
     print(report.pods_table(tailwise))
@@ -98,6 +99,10 @@ def _conclude(
     if not target.runs_containers:
         print(f"\n{clusters.LEFT_OUT}")
         return 0 if tailwise else 1
+    if default and any(result.latencies_milliseconds for result in (*default, *tailwise)):
+        directory = clusters.ROOT / "build" / "demo"
+        benchmark_report.write({"default": default, "tailwise": tailwise}, queries, directory)
+        print(f"\nThe same with distributions and intervals: {directory / 'report.html'}")
     unmeasured = [result.pod for result in (*default, *tailwise) if result.measured_p90_milliseconds is None]
     if unmeasured:
         print(f"\nNot measured: {', '.join(unmeasured)}", file=sys.stderr)

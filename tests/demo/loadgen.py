@@ -32,6 +32,7 @@ class Latency:
     p99_milliseconds: float
     queries: int
     valid: bool
+    latencies_milliseconds: tuple[float, ...] = ()
 
 
 def job(target: Target, namespace: str, run: str, query: Query, queries: int) -> dict[str, Any]:
@@ -71,6 +72,8 @@ def job(target: Target, namespace: str, run: str, query: Query, queries: int) ->
                                 query.model,
                                 "--queries",
                                 str(queries),
+                                # Every latency on a line of its own, for the report's distributions.
+                                *("--latencies", "/dev/stdout"),
                             ],
                             "workingDir": "/tmp",
                             "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
@@ -134,7 +137,13 @@ def _results(target: Target, namespace: str, run: str, report: Callable[[str], N
 
 def parse(text: str) -> Latency | None:
     """The result line among a client's output; None when there is none."""
-    for line in reversed(text.splitlines()):
+    lines = text.splitlines()
+    latencies = tuple(
+        int(fields[2]) / 1e6
+        for fields in (line.split("\t") for line in lines)
+        if len(fields) == 3 and fields[2].isdigit()
+    )
+    for line in reversed(lines):
         if not line.startswith("{"):
             continue
         try:
@@ -145,6 +154,7 @@ def parse(text: str) -> Latency | None:
                 p99_milliseconds=float(value["p99Milliseconds"]),
                 queries=int(value["queries"]),
                 valid=bool(value["valid"]),
+                latencies_milliseconds=latencies,
             )
         except (ValueError, KeyError, TypeError):
             continue

@@ -18,6 +18,7 @@ class PodResult:
     slo_milliseconds: int
     predicted_p90_milliseconds: float | None
     measured_p90_milliseconds: float | None
+    latencies_milliseconds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

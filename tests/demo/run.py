@@ -234,6 +234,7 @@ class Run:
             slo_milliseconds=workload["spec"]["slo"]["latencyMilliseconds"],
             predicted_p90_milliseconds=None if predicted is None else float(predicted),
             measured_p90_milliseconds=None if latency is None else latency.p90_milliseconds,
+            latencies_milliseconds=() if latency is None else latency.latencies_milliseconds,
         )
 
     @contextmanager

@@ -1,5 +1,9 @@
 """The demonstration's figures are computed as the paper defines them."""
 
+from dataclasses import replace
+from pathlib import Path
+
+from tests.demo import benchmark_report
 from tests.demo.report import PodResult, comparison_table, node_averages, summarise
 
 
@@ -29,3 +33,12 @@ def test_a_node_without_pods_under_one_policy_shows_a_dash() -> None:
     text = comparison_table([pod("a", "n1", 10.0)], [pod("a", "n2", 20.0)])
     lines = [line.split() for line in text.splitlines()[1:]]
     assert lines == [["resnet50", "n1", "10.0", "1", "-", "0"], ["resnet50", "n2", "-", "0", "20.0", "1"]]
+
+
+def test_a_demonstration_ends_with_the_benchmarks_report(tmp_path: Path) -> None:
+    default = replace(pod("a", "n1", 30.0), latencies_milliseconds=tuple(float(n) for n in range(1, 101)))
+    tailwise = replace(pod("b", "n2", 20.0, 25.0), latencies_milliseconds=(20.0,) * 100)
+    text = benchmark_report.write({"default": [default], "tailwise": [tailwise]}, 128, tmp_path / "demo")
+    assert "90.0 (90.0 to 90.0)" in text
+    assert "20.0 (20.0 to 20.0)" in text
+    assert (tmp_path / "demo" / "report.html").exists()

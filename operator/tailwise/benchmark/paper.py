@@ -18,14 +18,15 @@ from tailwise.api.hardware import NodeHardware
 from tailwise.api.latency_model_status import Algorithm
 from tailwise.api.profile import ModelProfile
 from tailwise.api.training_policy import FeatureSet
-from tailwise.benchmark.records import Competitor
+from tailwise.benchmark.records import Competitor, RunError
 from tailwise.prediction.artefact import Artefact, load
 from tailwise.prediction.features import features
 from tailwise.prediction.learned import respond
 from tailwise.prediction.prediction import NodeLoad, Question, Serving
+from tailwise.training.candidates import CandidateError
 from tailwise.training.files import read_dataset
 from tailwise.training.rows import joined
-from tailwise.training.run import default_spec, train
+from tailwise.training.run import TrainingError, default_spec, train
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +59,21 @@ def trained(files: Iterable[Path], out: Path, threads: int) -> Regressor:
     """Train on these rows by the paper's protocol and keep the version in ``out``.
 
     Raises:
-        TrainingError: too few rows.
+        RunError: there are no rows, or too few.
     """
+    way_out = "put policy Paper after others that are measured, or ask for more queries"
     now = datetime.now(UTC)
-    dataset = joined([read_dataset(file, now=now).dataset for file in files])
+    read = [read_dataset(file, now=now).dataset for file in files if file.exists()]
+    if not read:
+        raise RunError(f"policy Paper: no rows to train on; {way_out}")
+    dataset = joined(read)
     spec = default_spec(FeatureSet.PAPER)
     # The paper's three; the product's own fourth is no part of it.
     algorithms = tuple(each for each in spec.algorithms if each.name is not Algorithm.LIGHTGBM)
-    version = train(dataset, spec.model_copy(update={"algorithms": algorithms}), threads=threads)
+    try:
+        version = train(dataset, spec.model_copy(update={"algorithms": algorithms}), threads=threads)
+    except (TrainingError, CandidateError) as error:
+        raise RunError(f"policy Paper: {error}; {way_out}") from error
     out.mkdir(parents=True, exist_ok=True)
     for name, content in version.files.items():
         (out / name).write_bytes(content)

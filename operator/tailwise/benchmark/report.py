@@ -113,6 +113,30 @@ def recovery_table(found: Results) -> tuple[tuple[str, ...], list[tuple[str, ...
     return (heads, rows) if rows else None
 
 
+def pods_table(steps: Sequence[StepRecord]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Each pod of each step: where it went, what was predicted for it, what it served."""
+    heads = (
+        "round", "policy", "pod", "node", "predicted P90, ms", "when decided", "measured P90, ms", "off, %",
+        "SLO, ms",
+    )  # fmt: skip
+    rows = []
+    for step in sorted(steps, key=lambda each: (each.round, each.policy)):
+        for pod in sorted(step.pods, key=lambda each: each.slot):
+            predicted, measured = pod.predicted_p90_milliseconds, None
+            off = None
+            if pod.measured:
+                measured = pod.percentile(90)
+                off = None if predicted is None else 100 * (predicted / measured - 1)
+            rows.append(
+                (
+                    str(step.round), step.policy, pod.slot, pod.node, _digits(predicted, 1),
+                    _digits(pod.decided_p90_milliseconds, 1), _digits(measured, 1), _digits(off, 1),
+                    str(pod.slo_milliseconds),
+                )
+            )  # fmt: skip
+    return heads, rows
+
+
 def noise(found: Results) -> list[str]:
     """What two measurements of one placement differ by, in words."""
     return [
@@ -134,6 +158,12 @@ def node_table(found: Results) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         ("workload", "node", *names),
         [(*row, *(cells.get((*row, name), "-") for name in names)) for row in rows],
     )
+
+
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The same for a document."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def plain_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -181,6 +211,7 @@ def page(run: RunRecord, steps: Sequence[StepRecord], found: Results, pictures: 
     for name, data in pictures.items():
         encoded = base64.b64encode(data).decode()
         parts.append(f'<img alt="{html.escape(name)}" src="data:image/png;base64,{encoded}">')
+    parts += ["<details><summary>Every pod</summary>", _table(*pods_table(steps)), "</details>"]
     return _PAGE.replace("@body@", "\n".join(parts))
 
 

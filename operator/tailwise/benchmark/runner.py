@@ -246,9 +246,7 @@ class Runner:
         steps = [step for step in self.directory.steps() if step.kind is not PolicyKind.PAPER]
         files = [self.directory.rows_path(step.name) for step in steps]
         self.stage.report(f"training the paper's regressor on the rows of {len(files)} steps")
-        regressor = trained(
-            [file for file in files if file.exists()], self.directory.version_path(number), self.threads
-        )
+        regressor = trained(files, self.directory.version_path(number), self.threads)
         write_table_three(self.directory.version_path(number), competitors(regressor))
         usage = Usage(self.prometheus_url, self.preset, self._hardware)
 

@@ -154,7 +154,7 @@ class Stage:
         self.kubectl.apply(made)
         try:
             limit = 600 + 60.0 * load.queries
-            self._wait(f"LoadGen at {len(targets)} pods", self._clients_missing, limit, 3.0)
+            self._wait(f"LoadGen at {len(targets)} pods", self._clients_missing, limit, 5.0)
             output = self.kubectl.run("logs", "job/clients", "-n", NAMESPACE)
         finally:
             self.kubectl.delete(made)
