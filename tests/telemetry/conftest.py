@@ -1,48 +1,34 @@
 """A real Prometheus on loopback that scrapes the test's own exporter once a second."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from tests.cluster import processes
 from tests.cluster import prometheus as prometheus_daemon
 from tests.cluster.locks import Progress
 from tests.cluster.prometheus import PrometheusSpec
 from tests.telemetry.exporter import Container, Latencies, Node, Plain, Series, Summary, exporting
+from tests.telemetry.past import Past, recorded
+from tests.telemetry.scraped import (
+    BEYOND,
+    FAST,
+    IDLE_PER_SECOND,
+    INF,
+    MLSERVER,
+    OURS,
+    SLOW,
+    TORCHSERVE,
+    TORCHSERVE_REQUESTS,
+    TRITON,
+    configuration,
+    pod,
+    wait_until,
+)
 
 WINDOW_SECONDS = 10
-_POLL_SECONDS = 0.2
-_LONGEST_WAIT_SECONDS = 60.0
-
-# 0 to 100 ms evenly, and 400 to 500 ms evenly, in the same buckets of 10 ms.
-_BOUNDS = [step / 100 for step in range(1, 61)]
-INF = float("inf")
-FAST = [*((bound, min(1.0, bound / 0.1)) for bound in _BOUNDS), (INF, 1.0)]
-SLOW = [*((bound, max(0.0, min(1.0, (bound - 0.4) / 0.1))) for bound in _BOUNDS), (INF, 1.0)]
-# A quarter of the requests lie above the last finite bucket.
-BEYOND = [(0.01, 0.5), (0.02, 0.75), (INF, 1.0)]
-IDLE_PER_SECOND = 0.0
-
-
-def pod(name: str, namespace: str = "shop", **labels: str) -> dict[str, str]:
-    """Labels of a pod's series."""
-    return {"namespace": namespace, "pod": name, **labels}
-
-
-def microseconds(shares: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The same latencies with bounds in microseconds."""
-    return [(bound * 1e6, share) for bound, share in shares]
-
-
-OURS = "inference_request_duration_seconds"
-MLSERVER = "rest_server_request_duration_seconds"
-TORCHSERVE = "ts_inference_latency_microseconds"
-TRITON = "nv_inference_request_summary_us"
 SERIES: tuple[Series, ...] = (
     Node({"node": "worker-1"}, cpus=4, idle=0.25, hertz=1.5e9, highest_hertz=3e9),
     Node({"instance": "10.0.0.2:9100"}, cpus=2, idle=0.7, iowait=0.2),
@@ -65,8 +51,10 @@ SERIES: tuple[Series, ...] = (
     Latencies(
         MLSERVER, pod("mlserver-1", path="/v2/models/m/ready", method="GET"), 500, [(0.01, 1), (INF, 1)]
     ),
-    Latencies(TORCHSERVE, pod("torchserve-1", model_name="m"), 500, microseconds(FAST)),
-    Plain(TORCHSERVE, pod("counter-1", model_name="m"), per_second=5e6),
+    Plain(TORCHSERVE, pod("torchserve-1", ModelName="m", Level="Model", Hostname="h"), 90.0),
+    Plain(TORCHSERVE_REQUESTS, pod("torchserve-1", model_name="m", model_version="1"), per_second=500),
+    # As TorchServe is without metrics_mode=prometheus for its backend: a sum of latencies has no quantile.
+    Plain("ts_inference_latency_microseconds", pod("counter-1", model_name="m"), per_second=5e6),
     Summary(TRITON, pod("triton-1", model="m"), 50, "0.9", 90_000.0),
     Summary(TRITON, pod("triton-2", model="m"), 50, "0.9", 140_000.0),
     Summary(TRITON, pod("triton-2", model="m"), 50, "0.99", 990_000.0),
@@ -76,22 +64,6 @@ NATIVE_SERIES: tuple[Series, ...] = (
     Latencies(OURS, pod("native-1", model="m"), 1000, FAST),
     Latencies(OURS, pod("native-2", model="m"), 100, SLOW),
 )
-
-
-def configuration(*jobs: tuple[str, str, dict[str, Any]]) -> str:
-    """Text of prometheus.yml for jobs of (name, target, further settings)."""
-    scrape_configs = [
-        {
-            "job_name": name,
-            "honor_labels": True,
-            "static_configs": [{"targets": [target]}],
-            **settings,
-        }
-        for name, target, settings in jobs
-    ]
-    return yaml.safe_dump(
-        {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": scrape_configs}
-    )
 
 
 @pytest.fixture(scope="session")
@@ -122,14 +94,6 @@ def prometheus_url(tmp_path_factory: pytest.TempPathFactory, progress: Progress)
         yield url
 
 
-def wait_until(what: str, holds: Callable[[], bool]) -> None:
-    """Return when ``holds`` does; fail after a minute."""
-    deadline = time.monotonic() + _LONGEST_WAIT_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, f"waited {_LONGEST_WAIT_SECONDS:g} s for {what}"
-        time.sleep(_POLL_SECONDS)
-
-
 @pytest.fixture
 def stoppable_prometheus(tmp_path: Path, progress: Progress) -> Iterator[tuple[str, Path]]:
     """A Prometheus of the test's own: its URL and the directory to stop it by."""
@@ -138,3 +102,10 @@ def stoppable_prometheus(tmp_path: Path, progress: Progress) -> Iterator[tuple[s
         stack.callback(processes.stop_all, tmp_path)
         spec = PrometheusSpec(configuration(("first", target, {})))
         yield prometheus_daemon.up(tmp_path, tmp_path / "logs", spec, progress), tmp_path
+
+
+@pytest.fixture(scope="session")
+def past(tmp_path_factory: pytest.TempPathFactory, progress: Progress) -> Iterator[Past]:
+    """Four whole windows of a Prometheus that scrapes once a second."""
+    with recorded(tmp_path_factory.mktemp("history"), progress) as known:
+        yield known

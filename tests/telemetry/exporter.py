@@ -41,6 +41,8 @@ class Latencies:
     labels: Mapping[str, str]
     per_second: float
     shares: Sequence[tuple[float, float]]
+    # A server that is started anew again and again begins to count from 0.
+    resets_every_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,8 @@ def _samples(series: Series, seconds: float) -> Iterator[_Sample]:
             used = series.cores * seconds
             yield ("unknown", "container_cpu_usage_seconds_total", "", series.labels, used)
         case Latencies():
-            count = series.per_second * seconds
+            lived = seconds % series.resets_every_seconds if series.resets_every_seconds else seconds
+            count = series.per_second * lived
             for bound, share in series.shares:
                 labels = {**series.labels, "le": f"{bound:g}" if bound != float("inf") else "+Inf"}
                 yield ("histogram", series.name, "_bucket", labels, float(round(count * share)))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,114 +14,19 @@ from hypothesis import strategies as st
 
 from tailwise.api.serving_metrics import LatencyQueries, ServingMetrics, ServingPreset
 from tailwise.prediction.prediction import Serving
-from tailwise.telemetry.history import History, Served, read_history
+from tailwise.telemetry.history import FaultKind, History, read_history
+from tailwise.telemetry.join import DatasetJoin, JoinedPod, ServedPods
 from tailwise.telemetry.prometheus import Prometheus
 from tailwise.telemetry.queries import node_exporter
-from tailwise.telemetry.ranges import Span, windows_before
+from tailwise.telemetry.ranges import Span, read_range, windows_before
+from tailwise.telemetry.served import Served, served_of
 from tailwise.training.cleaning import clean
 from tailwise.training.rows import DropReason
-from tests.cluster import processes
-from tests.cluster import prometheus as prometheus_daemon
-from tests.cluster.locks import Progress
-from tests.cluster.prometheus import PrometheusSpec
-from tests.telemetry.conftest import (
-    BEYOND,
-    FAST,
-    INF,
-    MLSERVER,
-    OURS,
-    SLOW,
-    TORCHSERVE,
-    TRITON,
-    configuration,
-    microseconds,
-    pod,
-    wait_until,
-)
-from tests.telemetry.exporter import Container, Latencies, Node, Plain, Series, Summary, exporting
+from tests.telemetry.past import LOOKBACK, WINDOW, Past
 from tests.unit.prediction.builders import node, profile
 
-WINDOW = 5
-LOOKBACK = timedelta(seconds=20)
 MODEL = profile()
 HARDWARE = {"worker-1": node(cores=4).model_copy(update={"node": "worker-1"})}
-PODS = (
-    "ours-1",
-    "ours-2",
-    "kserve-1",
-    "vllm-1",
-    "mlserver-1",
-    "torchserve-1",
-    "triton-1",
-    "native-1",
-    "beyond-1",
-)
-
-
-def on_worker(name: str, **labels: str) -> dict[str, str]:
-    return pod(name, node="worker-1", container="server", **labels)
-
-
-def cadvisor(name: str) -> list[Series]:
-    """Half a core, a limit of two, throttled in a fifth of its periods."""
-    return [
-        Container(on_worker(name), 0.5),
-        Plain("container_cpu_cfs_periods_total", on_worker(name), per_second=10),
-        Plain("container_cpu_cfs_throttled_periods_total", on_worker(name), per_second=2),
-        Plain("container_spec_cpu_quota", on_worker(name), 200_000),
-        Plain("container_spec_cpu_period", on_worker(name), 100_000),
-    ]
-
-
-SERIES: tuple[Series, ...] = (
-    Node({"node": "worker-1"}, cpus=4, idle=0.25, hertz=1.5e9, highest_hertz=3e9),
-    *(series for name in PODS for series in cadvisor(name)),
-    Latencies(OURS, pod("ours-1", model="m"), 1000, FAST),
-    Latencies(OURS, pod("ours-1", model="n"), 100, SLOW),
-    Latencies(OURS, pod("ours-2", model="m"), 1000, SLOW),
-    Latencies(OURS, pod("nowhere-1", model="m"), 1000, FAST),
-    Latencies(OURS, pod("idle-1", model="m"), 0, FAST),
-    Latencies(OURS, pod("beyond-1", model="m"), 100, BEYOND),
-    Latencies("request_predict_seconds", pod("kserve-1", model_name="m"), 500, FAST),
-    Latencies("vllm:e2e_request_latency_seconds", pod("vllm-1", model_name="m"), 500, FAST),
-    Plain("vllm:num_requests_running", pod("vllm-1", model_name="m"), 3.0),
-    Latencies(MLSERVER, pod("mlserver-1", path="/v2/models/m/infer", method="POST"), 500, FAST),
-    Latencies(
-        MLSERVER, pod("mlserver-1", path="/v2/models/m/ready", method="GET"), 500, [(0.01, 1), (INF, 1)]
-    ),
-    Latencies(TORCHSERVE, pod("torchserve-1", model_name="m"), 500, microseconds(FAST)),
-    Summary(TRITON, pod("triton-1", model="m"), 50, "0.9", 90_000.0),
-)
-NATIVE: tuple[Series, ...] = (Latencies(OURS, pod("native-1", model="m"), 1000, FAST),)
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    url: str
-    span: Span
-
-
-@pytest.fixture(scope="module")
-def past(tmp_path_factory: pytest.TempPathFactory, progress: Progress) -> Iterator[Past]:
-    """Four whole windows of a Prometheus that scrapes once a second."""
-    directory = tmp_path_factory.mktemp("history")
-    with ExitStack() as stack:
-        target, native = (stack.enter_context(exporting(series)) for series in (SERIES, NATIVE))
-        jobs: tuple[tuple[str, str, dict[str, Any]], ...] = (
-            ("first", target, {}),
-            ("native", native, {"convert_classic_histograms_to_nhcb": True}),
-        )
-        stack.callback(processes.stop_all, directory)
-        url = prometheus_daemon.up(
-            directory, directory / "logs", PrometheusSpec(configuration(*jobs)), progress
-        )
-        # A window more than is read: the first, too, has its whole length behind it.
-        needed = LOOKBACK.total_seconds() + 2 * WINDOW
-        wait_until(
-            "four windows of samples",
-            lambda: bool(prometheus_daemon.query(url, f"min(count_over_time(up[60s])) >= {needed:g}")),
-        )
-        yield Past(url, windows_before(datetime.now(UTC), WINDOW, LOOKBACK))
 
 
 def served(
@@ -201,7 +105,6 @@ async def test_a_pods_models_are_summed_before_its_p90_and_pods_stay_apart(past:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("nowhere-1", DropReason.GAP),
         ("idle-1", DropReason.TOO_FEW_QUERIES),
         ("beyond-1", DropReason.ABOVE_BUCKETS),
     ],
@@ -212,7 +115,21 @@ async def test_windows_that_cannot_be_used_are_counted_by_reason(
     read = await history(past, served(name, ServingPreset.OPEN_INFERENCE))
     assert not read.rows
     assert read.dropped[reason] >= 3
-    assert "see what was dropped" in read.faults["shop/iris"]
+    assert "see what was dropped" in read.faults["shop/iris"].message
+
+
+async def test_a_window_in_which_a_server_was_started_anew_is_no_row(past: Past) -> None:
+    read = await history(past, served("restarts-1", ServingPreset.OPEN_INFERENCE))
+    assert read.dropped[DropReason.RESET] >= 1
+    assert len(read.rows) + sum(read.dropped.values()) >= 4
+
+
+async def test_pods_whose_own_use_nobody_tells_are_gaps_and_the_missing_metric_is_named(past: Past) -> None:
+    read = await history(past, served("nowhere-1", ServingPreset.OPEN_INFERENCE))
+    assert not read.rows
+    assert read.dropped[DropReason.GAP] >= 3
+    assert read.faults["shop/iris"].kind is FaultKind.NO_SERIES
+    assert "container_cpu_usage_seconds_total" in read.faults["shop/iris"].message
 
 
 async def test_a_load_that_is_stated_as_a_rate_is_read_as_the_rate_that_was_seen(past: Past) -> None:
@@ -240,14 +157,18 @@ async def test_what_prometheus_refuses_is_told_in_its_words_and_the_others_are_r
         "shop", "rose", "kserve-1", ServingMetrics(preset=ServingPreset.KSERVE), MODEL, Serving(None)
     )
     read = await history(past, wrong, other)
-    assert "parse error" in read.faults["shop/iris"]
+    assert read.faults["shop/iris"].kind is FaultKind.REFUSED
+    assert "parse error" in read.faults["shop/iris"].message
+    assert "HTTP" not in read.faults["shop/iris"].message
     assert "shop/rose" not in read.faults
     assert {row["workload"] for row in read.rows} == {"shop/rose"}
 
 
 async def test_a_metric_that_is_not_there_is_told_with_the_way_out(past: Past) -> None:
     read = await history(past, served("unheard-of", ServingPreset.TRITON))
-    assert "summary_latencies=true" in read.faults["shop/iris"]
+    assert read.faults["shop/iris"].kind is FaultKind.NO_SERIES
+    assert "nv_inference_request_summary_us" in read.faults["shop/iris"].message
+    assert "summary_latencies=true" in read.faults["shop/iris"].message
 
 
 async def test_a_node_nobody_described_is_a_gap(past: Past) -> None:
@@ -260,7 +181,8 @@ async def test_without_prometheus_nothing_is_read_and_the_reason_is_told() -> No
     nowhere = Past("http://127.0.0.1:9", windows_before(datetime.now(UTC), WINDOW, LOOKBACK))
     read = await history(nowhere, served("a", ServingPreset.KSERVE))
     assert not read.rows
-    assert "127.0.0.1:9" in read.faults["nodes"]
+    assert read.faults["nodes"].kind is FaultKind.UNREACHABLE
+    assert "127.0.0.1:9" in read.faults["nodes"].message
 
 
 async def test_progress_tells_what_is_read_and_never_runs_backwards(past: Past) -> None:
@@ -273,6 +195,55 @@ async def test_progress_tells_what_is_read_and_never_runs_backwards(past: Past) 
     }
     assert all(done <= of for _, done, of in told)
     await asyncio.sleep(0)
+
+
+async def test_a_range_longer_than_prometheus_answers_at_once_is_read_in_chunks(past: Past) -> None:
+    step = timedelta(seconds=1)
+    long = Span(past.span.end - 11_999 * step, past.span.end, step)  # 11,000 points are its most
+    told: list[tuple[int, int]] = []
+    prometheus = Prometheus(past.url)
+    (series,) = await read_range(
+        prometheus, "vector(1)", long, "ones", lambda done, of: told.append((done, of))
+    )
+    prometheus.close()
+    assert len(series.points) == 12_000
+    assert [time for time, _ in series.points] == sorted({time for time, _ in series.points})
+    assert told[-1] == (24, 24)
+
+
+async def test_a_pod_counts_within_its_own_time_on_the_node_that_it_was_on(past: Past) -> None:
+    third = past.span.begin + 2 * past.span.step
+    pods = (
+        JoinedPod(name="ours-1", node="worker-1", until=third),
+        JoinedPod(name="ours-2", node="worker-1", since=third),
+        JoinedPod(name="kserve-1", node="worker-1", until=past.span.begin - past.span.step),
+    )
+    join = DatasetJoin(
+        profiles={"m": MODEL},
+        served=(
+            ServedPods(
+                namespace="shop",
+                workload="iris",
+                profile="m",
+                metrics=ServingMetrics(preset=ServingPreset.OPEN_INFERENCE),
+                pods=pods,
+            ),
+        ),
+    )
+    read = await history(past, *served_of(join))
+    times = {name: [row["time"] for row in read.rows if row["pod"] == name] for name in ("ours-1", "ours-2")}
+    assert times["ours-1"]
+    assert times["ours-2"]
+    assert max(times["ours-1"]) <= third
+    assert min(times["ours-2"]) >= third + past.span.step
+    assert {row["pod"] for row in read.rows} == {"ours-1", "ours-2"}
+
+
+async def test_of_several_containers_the_servers_own_limit_counts(past: Past) -> None:
+    whole = served("ours-2", ServingPreset.OPEN_INFERENCE)
+    read = await history(past, replace(whole, container="server"), replace(whole, container="side-car"))
+    limits = sorted({row["cpu_limit_millicores"] or 0 for row in read.rows})
+    assert limits == [0, 2000]
 
 
 @given(st.integers(1, 3000), st.integers(1, 700))

@@ -132,7 +132,13 @@ async def test_summaries_of_several_pods_give_a_bound_that_says_so(prometheus_ur
         (OURS, ("unheard-of",), 90, NoLatency.NO_SERIES, "labels namespace and pod"),
         (OURS, ("idle-1",), 90, NoLatency.NO_REQUESTS, "no requests in the last 30 s"),
         (OURS, ("beyond-1",), 90, NoLatency.ABOVE_BUCKETS, "20 ms"),
-        (preset(ServingPreset.TORCHSERVE), ("counter-1",), 90, NoLatency.NO_SERIES, "metrics configuration"),
+        (
+            preset(ServingPreset.TORCHSERVE),
+            ("counter-1",),
+            90,
+            NoLatency.NO_SERIES,
+            "metrics_mode=prometheus",
+        ),
         (preset(ServingPreset.TRITON), ("triton-1",), 95, NoLatency.NO_SERIES, "summary_quantiles"),
     ],
 )

@@ -12,7 +12,8 @@ from tailwise.telemetry.queries import CpuUnit, UtilisationQueries
 from tailwise.telemetry.utilisation import Utilisation, UtilisationPoller
 from tests.cluster import processes
 from tests.cluster import prometheus as prometheus_daemon
-from tests.telemetry.conftest import WINDOW_SECONDS, wait_until
+from tests.telemetry.conftest import WINDOW_SECONDS
+from tests.telemetry.scraped import wait_until
 
 ADDRESSES = {"10.0.0.2": "worker-2"}
 CUSTOM = queries.custom(

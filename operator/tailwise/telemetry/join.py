@@ -154,6 +154,9 @@ class ServedPods(Document):
     profile: str = Field(description="Key of the model's profile in profiles.")
     metrics: ServingMetrics = Field(description="The server's metrics, as in an InferenceWorkload's spec.")
     serving: ServingSettings = Field(default_factory=ServingSettings, description="How the pods served.")
+    container: str | None = Field(
+        None, min_length=1, max_length=63, description="The server's container; none: all of the pod's."
+    )
     pods: tuple[JoinedPod, ...] = Field(default=(), description="The pods, also those that are gone.")
     pods_pattern: str | None = Field(
         None, min_length=1, description="Instead of pods: a regular expression of their names."

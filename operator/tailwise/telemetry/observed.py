@@ -100,7 +100,7 @@ async def observe_latency(
 
 @dataclass(frozen=True, slots=True)
 class BoundQueries:
-    """A server's queries with everything filled in; ``samples`` and ``resets`` are of its counter."""
+    """A server's queries, filled in by ``values``; ``samples`` and ``resets`` are of its counter."""
 
     buckets: str | None
     quantile: str | None
@@ -110,17 +110,22 @@ class BoundQueries:
     resets: str | None
     unit: LatencyUnit
     hint: str
+    values: Mapping[str, str]
+    metric: str = ""
+    draws: bool = False
 
     @property
     def counted(self) -> str | None:
         """The rate of requests by pod: asked for, or what the histogram counts."""
+        # A pod that two jobs scrape has each request twice; its models are added up within one scrape.
+        target = "pod, job, instance"
         if self.rate is not None:
-            return f"sum by (pod) ({self.rate})"
+            return f"max by (pod) (sum by ({target}) ({self.rate}))"
         if self.buckets is None:
             return None
         # Native histograms know their count; of classic ones the highest bucket holds it.
-        native = f"histogram_count(sum by (pod) ({self.buckets}))"
-        return f"({native} or max by (pod) (sum by (pod, le) ({self.buckets})))"
+        native = f"histogram_count(sum by ({target}) ({self.buckets}))"
+        return f"max by (pod) ({native} or sum by ({target}, le) ({self.buckets}))"
 
 
 def bound_queries(
@@ -148,22 +153,27 @@ def bound_queries(
             None,
             own.unit,
             "check the query in spec.metrics.queries and that its answer has the label pod",
+            metric=own.buckets or own.quantile or "",
         )
     else:
         server = SERVERS[metrics.preset]
     return BoundQueries(
-        _fill(server.buckets, values),
-        _fill(server.quantile, values),
-        _fill(server.requests_per_second, values),
-        _fill(server.sampled_at, values),
-        _fill(server.samples, values),
-        _fill(server.resets, values),
+        filled(server.buckets, values),
+        filled(server.quantile, values),
+        filled(server.requests_per_second, values),
+        filled(server.sampled_at, values),
+        filled(server.samples, values),
+        filled(server.resets, values),
         server.unit,
         server.hint,
+        values,
+        server.metric,
+        server.draws,
     )
 
 
-def _fill(template: str | None, values: Mapping[str, str]) -> str | None:
+def filled(template: str | None, values: Mapping[str, str]) -> str | None:
+    """A template of PromQL with its names replaced; None stays None."""
     if template is None:
         return None
     for name, value in values.items():

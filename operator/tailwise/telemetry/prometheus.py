@@ -6,7 +6,9 @@ holds up nothing else, and a third query waits instead of piling up threads.
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Mapping
@@ -32,6 +34,10 @@ logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 class PrometheusError(RuntimeError):
     """A query got no usable answer. The message names the server, the query's purpose and what was wrong."""
+
+
+class QueryRefusedError(PrometheusError):
+    """Prometheus would not evaluate a query; no second try mends that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +130,15 @@ class Prometheus:
             reason: str = f"no answer within {self._timeout_seconds:g} s; see the operator's --prometheus-url"
             raise PrometheusError(f"Prometheus {self.url}: {purpose}: {reason}") from error
         except requests.ConnectionError as error:
-            reason = f"{_short(error)}; see the operator's --prometheus-url"
+            reason = f"{short(error)}; see the operator's --prometheus-url"
             raise PrometheusError(f"Prometheus {self.url}: {purpose}: {reason}") from error
-        except (PrometheusApiClientException, requests.RequestException, OSError) as error:
-            raise PrometheusError(f"Prometheus {self.url}: {purpose}: {_short(error)}") from error
+        except PrometheusApiClientException as error:
+            raise answer_error(f"Prometheus {self.url}: {purpose}", error) from error
+        except (requests.RequestException, OSError) as error:
+            raise PrometheusError(f"Prometheus {self.url}: {purpose}: {short(error)}") from error
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise PrometheusError(
-                f"Prometheus {self.url}: {purpose}: the answer is no instant vector ({_short(error)}); "
+                f"Prometheus {self.url}: {purpose}: the answer is no instant vector ({short(error)}); "
                 "the query must give one value for each set of labels"
             ) from error
 
@@ -163,8 +171,28 @@ def _vector(answer: Any, asked_at: datetime) -> Vector:
     return Vector(tuple(samples), evaluated_at, asked_at)
 
 
-def _short(error: BaseException) -> str:
+def answer_error(where: str, error: PrometheusApiClientException) -> PrometheusError:
+    """The error for an answer that is none: refused where Prometheus blames the query (400, 422)."""
+    refused = any(f"HTTP Status Code {code}" in str(error) for code in (400, 422))
+    return (QueryRefusedError if refused else PrometheusError)(f"{where}: {short(error)}")
+
+
+def short(error: BaseException) -> str:
+    """What was wrong, in a sentence; Prometheus' own where it answered."""
     # requests wraps urllib3's error, which begins with the path and comes to the cause at its end.
     inner = error.args[0] if isinstance(error, requests.RequestException) and error.args else error
-    text = " ".join(str(getattr(inner, "reason", error)).split()) or type(error).__name__
+    text = str(getattr(inner, "reason", error))
+    if isinstance(error, PrometheusApiClientException):
+        text = _own_words(text)
+    text = " ".join(text.split()) or type(error).__name__
     return text if len(text) <= _MAX_MESSAGE else text[:_MAX_MESSAGE] + " …"
+
+
+def _own_words(text: str) -> str:
+    """The error of an answer that the client library quotes: ``HTTP Status Code 400 (b'{...}')``."""
+    begin, end = text.find("(b"), text.rfind(")")
+    try:
+        answer = json.loads(ast.literal_eval(text[begin + 1 : end]))
+        return f"{answer['errorType']}: {answer['error']}"
+    except (ValueError, SyntaxError, KeyError, TypeError):
+        return text

@@ -7,6 +7,7 @@ asked for in pieces, one after another, and each piece is told.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,10 +17,11 @@ from typing import Any
 import requests
 from prometheus_api_client.exceptions import PrometheusApiClientException
 
-from tailwise.telemetry.prometheus import Prometheus, PrometheusError
+from tailwise.telemetry.prometheus import Prometheus, PrometheusError, answer_error, short
 
 POINTS_A_CHUNK = 500
-_MAX_MESSAGE = 300
+# What Prometheus says of a query that loads more than its --query.max-samples at once.
+_TOO_MUCH = "too many samples"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +75,32 @@ async def read_range(
 ) -> list[Series]:
     """Evaluate ``query`` at every window's end. ``told`` hears of chunks done, of how many.
 
-    Raises PrometheusError, with Prometheus' own words where it refuses the query.
+    A chunk that is too much for Prometheus is asked for in halves. Raises PrometheusError, with Prometheus'
+    own words where it refuses the query.
     """
     chunks = list(span.chunks())
     series: dict[tuple[tuple[str, str], ...], Series] = {}
     for done, chunk in enumerate(chunks):
         told(done, len(chunks))
-        for element in await _ask(prometheus, query, chunk, purpose):
+        for element in await _ask_in_pieces(prometheus, query, chunk, purpose):
             labels = element["metric"]
             key = tuple(sorted(labels.items()))
             known = series.setdefault(key, Series(labels))
             known.points += [(float(when), float(value)) for when, value in element.get("values") or ()]
     told(len(chunks), len(chunks))
     return list(series.values())
+
+
+async def _ask_in_pieces(prometheus: Prometheus, query: str, chunk: Span, purpose: str) -> list[Any]:
+    try:
+        return list(await _ask(prometheus, query, chunk, purpose))
+    except PrometheusError as error:
+        if _TOO_MUCH not in str(error) or chunk.points == 1:
+            raise
+    answers = []
+    for half in chunk.chunks(math.ceil(chunk.points / 2)):
+        answers += await _ask_in_pieces(prometheus, query, half, purpose)
+    return answers
 
 
 async def _ask(prometheus: Prometheus, query: str, chunk: Span, purpose: str) -> Any:
@@ -101,10 +116,12 @@ async def _ask(prometheus: Prometheus, query: str, chunk: Span, purpose: str) ->
             )
     except TimeoutError as error:
         raise PrometheusError(f"{where}: no answer within {seconds:g} s") from error
-    except (PrometheusApiClientException, requests.RequestException, OSError) as error:
-        raise PrometheusError(f"{where}: {_short(error)}") from error
+    except PrometheusApiClientException as error:
+        raise answer_error(where, error) from error
+    except (requests.RequestException, OSError) as error:
+        raise PrometheusError(f"{where}: {short(error)}") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise PrometheusError(f"{where}: the answer is no range of values ({_short(error)})") from error
+        raise PrometheusError(f"{where}: the answer is no range of values ({short(error)})") from error
 
 
 def _request(prometheus: Prometheus, query: str, chunk: Span, deadline: float) -> Any:
@@ -122,8 +139,3 @@ def _request(prometheus: Prometheus, query: str, chunk: Span, deadline: float) -
         params={"timeout": f"{max(1, round(left * 1000))}ms"},
         timeout=(min(3.0, left), left),
     )
-
-
-def _short(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= _MAX_MESSAGE else text[:_MAX_MESSAGE] + " …"

@@ -1,7 +1,23 @@
 """What model servers call their latency, as data: one row a preset of ``spec.metrics``.
 
 ``$namespace``, ``$pods``, ``$window`` and ``$quantile`` are filled in when a query is made. Each row says
-what the server must be told for the metric to exist at all.
+what the server must be told for the metric to exist at all. Where the names come from, read in the servers'
+own sources:
+
+- OpenInference: examples/serving/request_metrics.py of this project.
+- KServe: python/kserve/kserve/metrics.py of kserve/kserve. Time in ``predict`` alone, without pre- and
+  postprocessing; buckets are prometheus_client's, 5 ms to 10 s.
+- vLLM: vllm/v1/metrics/loggers.py of vllm-project/vllm. Buckets begin at 0.3 s.
+- MLServer: mlserver/rest/app.py and settings.py of SeldonIO/MLServer, whose middleware is
+  starlette_exporter's: ``PREFIX_request_duration_seconds`` by method, path, status_code and app_name. REST
+  alone; its gRPC server keeps no latencies.
+- TorchServe: ts/configs/metrics.yaml of pytorch/serve. ``ts_inference_latency_microseconds`` is a counter,
+  and no histogram can take its place: PrometheusHistogram.java keeps the client's default buckets, which end
+  at 10, whatever the unit. The gauge ``HandlerTime`` holds the last request's time in the handler, so each
+  scrape draws one request: its quantile over the window is that of as many requests as scrapes.
+- Triton: docs/user_guide/metrics.md of triton-inference-server/server. Summaries over Triton's own sliding
+  window (prometheus-cpp's default: a minute), off unless asked for; the one histogram is of decoupled
+  models' first responses.
 """
 
 from __future__ import annotations
@@ -33,6 +49,10 @@ class ServerMetrics:
     hint: str
     samples: str | None = None
     resets: str | None = None
+    # Name of the series that is looked for, to tell when it is not there.
+    metric: str = ""
+    # Each scrape is one request: ``samples`` counts what the quantile is of.
+    draws: bool = False
 
 
 def _histogram(name: str, unit: LatencyUnit, hint: str, labels: str = "") -> ServerMetrics:
@@ -47,6 +67,7 @@ def _histogram(name: str, unit: LatencyUnit, hint: str, labels: str = "") -> Ser
         hint=hint,
         samples=_of_counter("count_over_time", f"{name}_count{selector}", f"{name}{selector}"),
         resets=_of_counter("resets", f"{name}_count{selector}", f"{name}{selector}"),
+        metric=name,
     )
 
 
@@ -58,29 +79,32 @@ _SCRAPED = "check that Prometheus scrapes the pods and sets the labels namespace
 
 SERVERS: Mapping[ServingPreset, ServerMetrics] = MappingProxyType(
     {
-        # The server in examples/serving. Buckets at most 10 % wide.
         ServingPreset.OPEN_INFERENCE: _histogram(
             "inference_request_duration_seconds", LatencyUnit.SECONDS, _SCRAPED
         ),
-        # Python SDK, kserve/metrics.py; prometheus_client's default buckets, 5 ms to 10 s.
         ServingPreset.KSERVE: _histogram("request_predict_seconds", LatencyUnit.SECONDS, _SCRAPED),
         ServingPreset.VLLM: _histogram("vllm:e2e_request_latency_seconds", LatencyUnit.SECONDS, _SCRAPED),
-        # starlette_exporter under the prefix metrics_rest_server_prefix; health checks are requests too.
+        # Health checks of models are requests too.
         ServingPreset.MLSERVER: _histogram(
             "rest_server_request_duration_seconds",
             LatencyUnit.SECONDS,
             f"{_SCRAPED} (MLServer serves them at metrics_port)",
             labels='path=~".*/infer"',
         ),
-        # A counter unless configured otherwise: a sum of latencies has a mean, but no quantile.
-        ServingPreset.TORCHSERVE: _histogram(
-            "ts_inference_latency_microseconds",
-            LatencyUnit.MICROSECONDS,
-            "TorchServe exposes ts_inference_latency_microseconds as a counter, which has no quantile: list "
-            "it under histogram in the metrics configuration, with metrics_mode=prometheus, or use preset "
-            "Custom",
+        ServingPreset.TORCHSERVE: ServerMetrics(
+            buckets=None,
+            quantile=f"quantile_over_time($quantile, HandlerTime{{{_PODS}}}[$window])",
+            requests_per_second=f"rate(ts_inference_requests_total{{{_PODS}}}[$window])",
+            sampled_at=f"timestamp(HandlerTime{{{_PODS}}})",
+            unit=LatencyUnit.MILLISECONDS,
+            samples=_of_counter("count_over_time", f"HandlerTime{{{_PODS}}}"),
+            resets=_of_counter("resets", f"ts_inference_requests_total{{{_PODS}}}"),
+            hint="TorchServe exposes the gauge HandlerTime with metrics_mode=prometheus (its "
+            "ts_inference_latency_microseconds is a counter, which has no quantile); check that Prometheus "
+            "scrapes the pods often enough and sets the labels namespace and pod",
+            metric="HandlerTime",
+            draws=True,
         ),
-        # Latencies are a counter, which has no quantile, and optionally a summary over Triton's own window.
         ServingPreset.TRITON: ServerMetrics(
             buckets=None,
             quantile=f'nv_inference_request_summary_us{{{_PODS},quantile="$quantile"}}',
@@ -91,6 +115,7 @@ SERVERS: Mapping[ServingPreset, ServerMetrics] = MappingProxyType(
             resets=_of_counter("resets", f"nv_inference_request_summary_us_count{{{_PODS}}}"),
             hint="start tritonserver with --metrics-config summary_latencies=true and, for a percentile "
             "other than 50, 90, 95, 99 and 99.9, --metrics-config summary_quantiles",
+            metric="nv_inference_request_summary_us",
         ),
     }
 )

@@ -301,7 +301,7 @@ def _node(labels: Mapping[str, str], addresses: Mapping[str, str], names: frozen
     if node := labels.get("node"):
         return node
     instance = labels.get("instance", "")
-    for candidate in (instance, _host(instance)):
+    for candidate in (instance, host_of(instance)):
         if candidate in addresses:
             return addresses[candidate]
         if candidate in names:
@@ -309,7 +309,7 @@ def _node(labels: Mapping[str, str], addresses: Mapping[str, str], names: frozen
     return None
 
 
-def _host(instance: str) -> str:
-    """Return the host of HOST:PORT; IPv6 addresses stand in brackets, as Prometheus writes them."""
+def host_of(instance: str) -> str:
+    """The host of HOST:PORT; IPv6 addresses stand in brackets, as Prometheus writes them."""
     host, colon, port = instance.rpartition(":")
     return (host if colon and port.isdigit() else instance).strip("[]")

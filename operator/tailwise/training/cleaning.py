@@ -36,12 +36,14 @@ D = TypeVar("D", bound=Document)
 class Cleaned:
     """What can be used, and how many rows were dropped for which reason.
 
-    ``example`` tells for each reason what was wrong with the first row it struck.
+    ``examples`` tells for each reason what was wrong with the first row it struck; ``kept`` are the places of
+    the raw rows that can be used, from 0, in their order.
     """
 
     dataset: Dataset
     dropped: Mapping[DropReason, int]
     examples: Mapping[DropReason, str]
+    kept: tuple[int, ...] = ()
 
 
 class _Dropped(Exception):  # noqa: N818 - control flow of this module, no error of the program
@@ -78,6 +80,7 @@ def clean(rows: Iterable[Mapping[str, Any]], *, now: datetime, name: str = "row"
     ``name`` is what the examples call the rows' origin. Raises nothing for what a row holds.
     """
     kept: dict[tuple[float, str, str, str], Row] = {}
+    places: list[int] = []
     dropped: Counter[DropReason] = Counter()
     examples: dict[DropReason, str] = {}
     documents = Documents()
@@ -95,7 +98,8 @@ def clean(rows: Iterable[Mapping[str, Any]], *, now: datetime, name: str = "row"
             examples.setdefault(DropReason.DUPLICATE, told)
         else:
             kept[key] = row
-    return Cleaned(dataset_of(list(kept.values())), dict(dropped), examples)
+            places.append(place - 1)
+    return Cleaned(dataset_of(list(kept.values())), dict(dropped), examples, tuple(places))
 
 
 def _row(raw: Mapping[str, Any], documents: Documents, now: float) -> Row:

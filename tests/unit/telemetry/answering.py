@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -16,6 +16,8 @@ class Answer:
         self.content: Any = {"status": "success", "data": {"resultType": "vector", "result": []}}
         self.delay_seconds = 0.0
         self.headers: dict[str, str] = {}
+        # Instead of the same to all: status and content by the body that was sent.
+        self.respond: Callable[[bytes], tuple[int, Any]] | None = None
         self.asked = 0
         self.last_authorization: str | None = None
         self.last_path = ""
@@ -39,10 +41,11 @@ def answering() -> Iterator[tuple[str, Answer]]:
             answer.asked += 1
             answer.last_authorization = self.headers.get("Authorization")
             ended.wait(answer.delay_seconds)
-            body = (
-                answer.content if isinstance(answer.content, bytes) else json.dumps(answer.content).encode()
-            )
-            self.send_response(answer.status)
+            status, content = answer.status, answer.content
+            if answer.respond is not None:
+                status, content = answer.respond(answer.last_body)
+            body = content if isinstance(content, bytes) else json.dumps(content).encode()
+            self.send_response(status)
             for name, value in answer.headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
