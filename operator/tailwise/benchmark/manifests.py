@@ -25,7 +25,8 @@ Manifest = dict[str, Any]
 
 def namespace() -> Manifest:
     """The namespace that holds all of them; it goes at the end."""
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+    metadata = {"name": NAMESPACE, "labels": {KIND_LABEL: "namespace"}}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
 
 
 def role(name: str) -> Manifest:

@@ -29,7 +29,7 @@ from tailwise.benchmark.records import (
     StepRecord,
     step_name,
 )
-from tailwise.benchmark.scenario import Arrival, Policy, PolicyKind, Scenario, Workload
+from tailwise.benchmark.scenario import Arrival, Policy, PolicyKind, Workload
 from tailwise.benchmark.stage import Stage, looks_at_load, sleep_until, target
 from tailwise.benchmark.usage import Usage, window_seconds
 from tailwise.prediction.prediction import Serving
@@ -40,22 +40,23 @@ _POLL_SECONDS = 0.2
 _LATER = (PolicyKind.SAME, PolicyKind.PAPER, PolicyKind.ORACLE)
 
 
-def order(scenario: Scenario, number: int) -> tuple[Policy, ...]:
+def order(policies: Sequence[Policy], number: int) -> tuple[Policy, ...]:
     """The policies in the order of a round (counted from 1)."""
-    first = [policy for policy in scenario.policies if policy.kind not in _LATER]
+    first = [policy for policy in policies if policy.kind not in _LATER]
     turn = (number - 1) % len(first) if first else 0
-    later = [policy for policy in scenario.policies if policy.kind in _LATER]
+    later = [policy for policy in policies if policy.kind in _LATER]
     return (*first[turn:], *first[:turn], *sorted(later, key=lambda each: _LATER.index(each.kind)))
 
 
 @dataclass(slots=True)
 class Runner:
-    """Carries a scenario out on a cluster. ``usage`` makes the reader of Prometheus, given the hardware."""
+    """Carries a scenario out on a cluster. ``only``: names of the policies; none named: all."""
 
     stage: Stage
     directory: RunDirectory
     prometheus_url: str
     preset: str
+    only: Sequence[str] = ()
     threads: int = 2
     _hardware: Mapping[str, NodeHardware] = field(default_factory=dict)
     _profiles: Mapping[str, ModelProfile] = field(default_factory=dict)
@@ -69,14 +70,15 @@ class Runner:
             RunError: a step cannot be done; those before it are kept.
         """
         scenario = self.stage.scenario
-        steps = [
-            (number, policy) for number in range(1, scenario.rounds + 1) for policy in order(scenario, number)
-        ]
+        policies = [each for each in scenario.policies if not self.only or each.name in self.only]
+        rounds = range(1, scenario.rounds + 1)
+        steps = [(number, policy) for number in rounds for policy in order(policies, number)]
         left = [each for each in steps if self.directory.step(step_name(each[0], each[1].name)) is None]
         self._begin()
         self.stage.report(f"{len(steps)} steps, {len(steps) - len(left)} of them done before")
         if not left:
             return
+        self.stage.check_namespace()
         try:
             self.stage.set_up()
             self._hardware = self.stage.hardware()

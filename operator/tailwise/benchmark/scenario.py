@@ -231,8 +231,8 @@ class Scenario(Document):
 
     @property
     def digest(self) -> str:
-        """Names what is compared, the number of rounds apart: a run may be continued with more of them."""
-        text = self.model_dump_json(by_alias=True, exclude={"rounds", "description"})
+        """Names the circumstances: a run of them may be continued with more rounds, or other policies."""
+        text = self.model_dump_json(by_alias=True, exclude={"rounds", "description", "policies"})
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property

@@ -86,6 +86,20 @@ class Stage:
         """Version of the API server."""
         return str(yaml.safe_load(self.kubectl.run("version", "-o", "yaml"))["serverVersion"]["gitVersion"])
 
+    def check_namespace(self) -> None:
+        """See that the namespace that will go at the end is nobody else's.
+
+        Raises:
+            RunError: it is there, and not of the benchmark's making.
+        """
+        text = self.kubectl.run("get", "namespace", NAMESPACE, "--ignore-not-found", "-o", "yaml")
+        found = yaml.safe_load(text) or {}
+        if found and KIND_LABEL not in found["metadata"].get("labels", {}):
+            raise RunError(
+                f"namespace {NAMESPACE} is there and not of the benchmark's making; the benchmark would remove "
+                "it at the end: rename or delete it yourself"
+            )
+
     # ---- what is made
 
     def set_up(self) -> None:

@@ -52,6 +52,13 @@ def add_parser(subparsers: Any) -> None:
         "--operator-namespace", default="tailwise-system", metavar="NAMESPACE", help="where agents write"
     )
     parser.add_argument("--rounds", type=whole_number(1, 100), help="instead of the scenario's")
+    parser.add_argument(
+        "--policies",
+        type=lambda word: tuple(word.split(",")),
+        default=(),
+        metavar="A,B",
+        help="only these of the scenario's; the others can be measured later",
+    )
     parser.add_argument("--image", help="instead of the scenario's: where your nodes pull it")
     parser.add_argument("--yes", action="store_true", help="load the cluster without asking")
 
@@ -79,13 +86,17 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.report_only:
         return _report(RunDirectory(_directory(arguments)))
     scenario = _scenario(arguments)
-    if any(policy.kind is PolicyKind.PAPER for policy in scenario.policies) and not arguments.prometheus_url:
+    unknown = sorted(set(arguments.policies) - {policy.name for policy in scenario.policies})
+    if unknown:
+        raise RunError(f"--policies {','.join(unknown)}: the scenario has no such policy")
+    wanted = [each for each in scenario.policies if not arguments.policies or each.name in arguments.policies]
+    if any(policy.kind is PolicyKind.PAPER for policy in wanted) and not arguments.prometheus_url:
         raise RunError("policy Paper decides by utilisation: give --prometheus-url, or leave it out")
     from tailwise.benchmark.runner import Runner  # noqa: PLC0415 - help needs none of this
     from tailwise.benchmark.stage import Stage  # noqa: PLC0415
 
     stage = Stage(_kubectl(arguments), scenario, _progress(), arguments.operator_namespace)
-    if not (arguments.yes or _is_our_own(stage) or _agreed(stage)):
+    if not (arguments.yes or _is_our_own(stage) or _agreed(stage, scenario.rounds * len(wanted))):
         print("tailwise bench: nothing was done", file=sys.stderr)
         return 1
     directory = RunDirectory(_directory(arguments))
@@ -94,6 +105,7 @@ def _run(arguments: argparse.Namespace) -> int:
         directory,
         arguments.prometheus_url,
         arguments.utilisation_preset,
+        arguments.policies,
         threads=os.cpu_count() or 1,
     ).run()
     return _report(directory)
@@ -148,14 +160,13 @@ def _escaped() -> str:
     return OWN_CLUSTER_LABEL.replace(".", r"\.")
 
 
-def _agreed(stage: Stage) -> bool:
+def _agreed(stage: Stage, steps: int) -> bool:
     """Tell what will be made on a cluster that is not the project's own, and ask."""
     from tailwise.benchmark.manifests import NAMESPACE  # noqa: PLC0415
 
     scenario = stage.scenario
     nodes = ", ".join(sorted(stage.serving_nodes()))
     beside = sum(len(each.nodes) for each in scenario.neighbours)
-    steps = scenario.rounds * len(scenario.policies)
     print(
         f"On the cluster of context {stage.kubectl.context or 'current'} this makes the namespace "
         f"{NAMESPACE} and in it, {steps} times, {scenario.pods} pods of {scenario.image} on {nodes}, "

@@ -60,7 +60,7 @@ def test_a_wrong_scenario_is_refused_by_the_field_that_is_wrong(
 
 def test_more_rounds_continue_a_run_and_other_pods_do_not() -> None:
     least = Scenario.model_validate(LEAST)
-    assert least.digest == least.model_copy(update={"rounds": 9, "description": "other"}).digest
+    assert least.digest == least.model_copy(update={"rounds": 9, "policies": least.policies * 0}).digest
     assert least.digest != least.model_copy(update={"seed": 1}).digest
 
 
@@ -73,7 +73,7 @@ def test_the_pods_of_a_round_come_in_one_order_for_all_policies_and_in_another_n
 
 
 def test_policies_take_turns_in_beginning_and_those_that_need_others_come_last() -> None:
-    names = [[policy.name for policy in order(scenario(), number)] for number in (1, 2)]
+    names = [[policy.name for policy in order(scenario().policies, number)] for number in (1, 2)]
     assert names[0] == ["default", "round-robin", "tailwise", "again", "oracle"]
     assert names[1] == ["round-robin", "tailwise", "default", "again", "oracle"]
 
