@@ -169,6 +169,8 @@ async def memory_view(shapes: Iterable[NodeShape]) -> AsyncIterator[ClusterView]
     view = cluster_view(client, "agents", Registry())
     for number, shape in enumerate(shapes):
         view.state.put_node(node_from_object({**node_manifest(shape), **node_status(shape)}))
+        if not shape.agent:
+            continue
         described = config_map(shape.hardware, "agents")
         described["metadata"] |= {"uid": f"u{number}", "resourceVersion": "1"}
         view.hardware._put(described)

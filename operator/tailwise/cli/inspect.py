@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +28,7 @@ from tailwise.models.inspection import InspectionLimits, InspectionRequest, insp
 from tailwise.models.report import write_report
 
 EXIT_BAD_INPUT, EXIT_PARTIAL = 2, 3
+_PATIENCE_SECONDS = 120.0
 
 # What a message of the reader itself leaves to say to who sits before a shell.
 _WAYS_OUT = {
@@ -39,10 +41,10 @@ _WAYS_OUT = {
 }
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add ``inspect`` and its options."""
+def add_parser(subparsers: Any, name: str = "inspect") -> None:
+    """Add ``inspect``, or whatever it is called, and its options."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        "inspect",
+        name,
         help="count a model's FLOPs, parameters and operators",
         description="Count a model's FLOPs, parameters and operators. Only the graph is read: of a file of "
         "hundreds of megabytes mostly less than one.",
@@ -67,7 +69,11 @@ def add_parser(subparsers: Any) -> None:
         help="a network that may be read from although its addresses are link-local",
     )
     parser.add_argument(
-        "--timeout", type=positive_number, default=120.0, metavar="SECONDS", help="give up after (120)"
+        "--timeout",
+        type=positive_number,
+        default=_PATIENCE_SECONDS,
+        metavar="SECONDS",
+        help="give up after (120)",
     )
     parser.add_argument(
         "--credentials-directory",
@@ -122,6 +128,29 @@ def failure(model: str, error: InspectionError) -> str:
     way_out = _WAYS_OUT.get(error.reason, "")
     told = f"{model}: {error.reason}: {error.message}"
     return told if not way_out or way_out in told else f"{told}; {way_out}"
+
+
+def inspected(
+    model: str, batch_size: int, input_shapes: Sequence[tuple[str, tuple[int, ...]]]
+) -> ModelProfile:
+    """A model's profile, read from this machine as the command itself does.
+
+    Raises:
+        InspectionError: it cannot be read.
+    """
+    return inspect(
+        request_of(
+            argparse.Namespace(
+                model=model,
+                batch_size=batch_size,
+                input_shape=input_shapes,
+                sha256=None,
+                allow_address=[],
+                credentials_directory=None,
+                timeout=_PATIENCE_SECONDS,
+            )
+        )
+    )
 
 
 def request_of(arguments: argparse.Namespace) -> InspectionRequest:

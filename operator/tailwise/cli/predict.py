@@ -14,15 +14,12 @@ from pydantic import ValidationError
 from tailwise.api.hardware import NodeHardware
 from tailwise.api.profile import ModelProfile
 from tailwise.cli.argument_types import positive_number, whole_number
-from tailwise.cli.inspect import failure, request_of, shape_argument
+from tailwise.cli.inspect import failure, inspected, shape_argument
 from tailwise.models.errors import InspectionError
-from tailwise.models.inspection import inspect
 from tailwise.prediction.artefact import ArtefactError, load_directory
 from tailwise.prediction.learned import LearnedPredictor
 from tailwise.prediction.prediction import NodeLoad, Prediction, Question, Serving
 from tailwise.prediction.predictor import Predictor, PriorPredictor
-
-INSPECTION_SECONDS = 120.0
 
 
 class UsageError(ValueError):
@@ -63,7 +60,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--cpu-utilisation-percent",
-        type=_percent,
+        type=percent,
         default=0.0,
         help="load of others on the node, or 'unknown' (default: 0, an idle node)",
     )
@@ -132,8 +129,8 @@ def _predictor(version: Path | None) -> Predictor:
     return PriorPredictor() if version is None else LearnedPredictor(load_directory(version), 1)
 
 
-def read_node(path: Path) -> NodeHardware:
-    """Read NODE.yaml, or a whole ConfigMap as kubectl prints it.
+def read_node(path: Path, option: str = "--node") -> NodeHardware:
+    """Read NODE.yaml, or a whole ConfigMap as kubectl prints it; ``option`` is who named the file.
 
     Raises:
         UsageError: the file cannot be read or is not a node's hardware.
@@ -145,27 +142,27 @@ def read_node(path: Path) -> NodeHardware:
             document = yaml.safe_load((document.get("data") or {}).get("hardware.yaml", ""))
         return NodeHardware.model_validate(document)
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--node {path}: {getattr(error, 'strerror', None) or error}; {way_out}") from error
+        raise UsageError(
+            f"{option} {path}: {getattr(error, 'strerror', None) or error}; {way_out}"
+        ) from error
     except yaml.YAMLError as error:
-        raise UsageError(f"--node {path}: this is not YAML; {way_out}") from error
+        raise UsageError(f"{option} {path}: this is not YAML; {way_out}") from error
     except ValidationError as error:
-        raise UsageError(f"--node {path}: {_first_error(error)}; {way_out}") from error
+        raise UsageError(f"{option} {path}: {_first_error(error)}; {way_out}") from error
 
 
 def _profile(arguments: argparse.Namespace) -> ModelProfile:
     if arguments.model.endswith((".json", ".yaml", ".yml")):
-        return _read_profile(Path(arguments.model), arguments.batch_size)
-    of_inspect_alone: dict[str, Any] = {
-        "sha256": None,
-        "allow_address": [],
-        "credentials_directory": None,
-        "timeout": INSPECTION_SECONDS,
-    }
-    asked = argparse.Namespace(**vars(arguments) | of_inspect_alone)
-    return inspect(request_of(asked))
+        return read_profile(Path(arguments.model), arguments.batch_size)
+    return inspected(arguments.model, arguments.batch_size, arguments.input_shape)
 
 
-def _read_profile(path: Path, batch_size: int) -> ModelProfile:
+def read_profile(path: Path, batch_size: int) -> ModelProfile:
+    """Read a profile that ``tailwise inspect`` printed.
+
+    Raises:
+        UsageError: the file cannot be read, is no profile, or one of another batch.
+    """
     way_out = "write it with: tailwise inspect MODEL --output json"
     try:
         profile = ModelProfile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
@@ -210,7 +207,7 @@ def _print_text(prediction: Prediction) -> None:
         print(f"  {name:28s} {value:12.4f}")
 
 
-def _percent(text: str) -> float | None:
+def percent(text: str) -> float | None:
     """A fraction in [0, 1] from a percentage; None for ``unknown``."""
     if text == "unknown":
         return None
