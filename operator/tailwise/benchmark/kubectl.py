@@ -34,15 +34,20 @@ class Kubectl:
     def run(self, *arguments: str, stdin: str | None = None, timeout_seconds: float = 120) -> str:
         """Standard output of ``kubectl ARGUMENTS``; raises KubectlError with its standard error."""
         chosen = ("--context", self.context) if self.context else ()
-        done = subprocess.run(
-            [str(self.binary), *chosen, *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            env=self.environment,
-            timeout=timeout_seconds,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [str(self.binary), *chosen, *arguments],
+                input=stdin,
+                capture_output=True,
+                text=True,
+                env=self.environment,
+                timeout=timeout_seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise KubectlError(
+                f"kubectl {' '.join(arguments)}: not within {timeout_seconds:.0f} s"
+            ) from error
         if done.returncode:
             raise KubectlError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout

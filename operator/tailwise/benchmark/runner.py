@@ -19,6 +19,7 @@ from tailwise.benchmark import choosing, dataset, manifests, oracle
 from tailwise.benchmark.answers import Measured
 from tailwise.benchmark.choosing import Chooser, NoRoomError, Room, arrivals, quantity
 from tailwise.benchmark.following import follow
+from tailwise.benchmark.kubectl import KubectlError
 from tailwise.benchmark.manifests import SLOT_LABEL
 from tailwise.benchmark.outcome import machine, of_followed, pod_record, step_record, with_change
 from tailwise.benchmark.records import (
@@ -89,13 +90,22 @@ class Runner:
             for place, (number, policy) in enumerate(left):
                 self._tell(place, len(left), number, policy)
                 began = time.monotonic()
-                self._step(number, policy)
+                self._step_or_again(number, policy)
                 self._step_seconds.append(time.monotonic() - began)
         finally:
             self.stage.report("taking away what was made on the cluster")
             self.stage.tear_down()
 
     # ---- a step
+
+    def _step_or_again(self, number: int, policy: Policy) -> None:
+        """One step; what failed is tried once more from a clean state, for a busy API server may be slow."""
+        try:
+            self._step(number, policy)
+        except (RunError, KubectlError) as error:
+            self.stage.report(f"{step_name(number, policy.name)} failed and is done again: {error}")
+            self._load_ended = time.monotonic()
+            self._step(number, policy)
 
     def _step(self, number: int, policy: Policy) -> None:
         begin = time.time()
@@ -130,7 +140,8 @@ class Runner:
         """
         name = step_name(number, policy.name)
         served = {pod["metadata"]["labels"][SLOT_LABEL]: pod for pod in self.stage.pods()}
-        predictions = self.stage.predictions() if policy.kind is PolicyKind.TAILWISE else {}
+        names = {str(pod["metadata"]["name"]) for pod in served.values()}
+        predictions = self.stage.predictions(names) if policy.kind is PolicyKind.TAILWISE else {}
         change = self.stage.scenario.change
         followed = follow(self.stage, slots, change) if change is not None else None
         measured = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from tailwise.benchmark.scenario import Policy, PolicyKind, Scenario
 _START_SECONDS = 1200.0
 _GONE_SECONDS = 300.0
 _PROFILE_SECONDS = 300.0
+_STATUS_SECONDS = 30.0
 
 Report = Callable[[str], None]
 
@@ -96,8 +97,8 @@ class Stage:
         found = yaml.safe_load(text) or {}
         if found and KIND_LABEL not in found["metadata"].get("labels", {}):
             raise RunError(
-                f"namespace {NAMESPACE} is there and not of the benchmark's making; the benchmark would remove "
-                "it at the end: rename or delete it yourself"
+                f"namespace {NAMESPACE} is there and not of the benchmark's making, and would be removed at "
+                "the end: delete it yourself"
             )
 
     # ---- what is made
@@ -152,8 +153,14 @@ class Stage:
         """Until each pod serves."""
         self._wait("pods", lambda: self._not_ready("pod", pods), _START_SECONDS)
 
-    def predictions(self) -> dict[str, Mapping[str, Any]]:
-        """Status' placements by pod."""
+    def predictions(self, pods: Set[str]) -> dict[str, Mapping[str, Any]]:
+        """Status' placements by pod, once all of these are in it (or status will not tell of them)."""
+        deadline = time.monotonic() + _STATUS_SECONDS
+        while not (pods <= (found := self._placements()).keys()) and time.monotonic() < deadline:
+            time.sleep(1.0)
+        return found
+
+    def _placements(self) -> dict[str, Mapping[str, Any]]:
         return {
             placement["pod"]: placement
             for item in self.kubectl.get("inferenceworkloads", "-n", NAMESPACE)["items"]
