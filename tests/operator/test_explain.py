@@ -1,33 +1,12 @@
 """``tailwise explain`` tells of each node why it would win or was refused, from the cluster itself."""
 
-import asyncio
-import json
-import sys
 from typing import Any
 
 from tailwise.cluster.client import INFERENCE_WORKLOADS
 from tests.cluster.controlplane import ControlPlane
-from tests.operator.conftest import BARE, FAST, OPERATOR_NAMESPACE
+from tests.operator.asking import ask, told
+from tests.operator.conftest import BARE, FAST
 from tests.operator.stage import Look, Operator, until, workload
-
-
-async def explain(plane: ControlPlane, *arguments: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tailwise",
-        "explain",
-        "--kubeconfig",
-        str(plane.kubeconfig),
-        "--operator-namespace",
-        OPERATOR_NAMESPACE,
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
 
 
 async def test_each_node_is_listed_with_its_prediction_or_why_it_was_refused(
@@ -40,26 +19,25 @@ async def test_each_node_is_listed_with_its_prediction_or_why_it_was_refused(
         return dict((await look.workload("w")).get("status", {}).get("profile") or {})
 
     await until(profiled, "the profile in status")
-    code, out, err = await explain(control_plane, "w", "-n", look.namespace, "--output", "json")
-    assert code == 0, err
-    told = json.loads(out)
-    candidates = {each["node"]: each for each in told["candidates"]}
-    assert told["winner"] == FAST
+    explained = await told(control_plane, "explain", "w", "-n", look.namespace)
+    candidates = {each["node"]: each for each in explained["candidates"]}
+    assert explained["winner"] == FAST
     assert candidates[FAST]["verdict"] == "wins"
     assert candidates[FAST]["boundMilliseconds"] >= candidates[FAST]["predictedP90Milliseconds"] > 0
     assert "hardware" in candidates[BARE]["verdict"]
     assert candidates[BARE]["predictedP90Milliseconds"] is None
-    (standing,) = told["pods"]
+    (standing,) = explained["pods"]
     assert standing["pod"] == pod["metadata"]["name"]
     assert standing["node"] == standing["decidedNode"]
-    code, out, err = await explain(control_plane, "w", "-n", look.namespace)
+    code, out, err = await ask(control_plane, "explain", "w", "-n", look.namespace)
     assert code == 0, err
     assert FAST in out
-    assert "VERDICT" in out
+    for column in ("EFF.CORES", "UTIL(%)", "AGE(s)", "P90(ms)", "BOUND(ms)", "SOURCE", "VERDICT"):
+        assert column in out
     assert operator.running
 
 
 async def test_a_workload_that_is_not_there_is_named(control_plane: ControlPlane, look: Look) -> None:
-    code, _, err = await explain(control_plane, "nobody", "-n", look.namespace)
+    code, _, err = await ask(control_plane, "explain", "nobody", "-n", look.namespace)
     assert code == 1
     assert f"{look.namespace}/nobody" in err
