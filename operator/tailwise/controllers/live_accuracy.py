@@ -11,9 +11,11 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import islice
 
 from tailwise.api.inference_workload import InferenceWorkloadSpec
 from tailwise.api.inference_workload_status import PlacementResult
+from tailwise.api.latency_model import LatencyModelSpec
 from tailwise.api.latency_model_status import LiveAccuracy
 from tailwise.api.profile import ModelProfile
 from tailwise.cluster.reflector import Key
@@ -22,6 +24,7 @@ from tailwise.controllers.ledger import DecisionLedger, Happened
 from tailwise.controllers.prediction_tables import latency_model_of
 from tailwise.controllers.registry import KnownWorkload
 from tailwise.controllers.view import ClusterView
+from tailwise.domain.adaptation import WINDOW_SAMPLES, bound_factor
 from tailwise.domain.ledger import (
     JUDGED,
     Alternative,
@@ -166,14 +169,17 @@ class LiveAccuracyLedger:
     def _read(self, pods: Iterable[Pod], spec: InferenceWorkloadSpec, now: datetime) -> None:
         pods = tuple(pods)
         standing = self._assessor.standing(pods, now, spec.placement.max_data_age_seconds)
-        version = self._assessor.tables.predictor(latency_model_of(spec)).version
+        tables, latency_model = self._assessor.tables, latency_model_of(spec)
+        version = tables.predictor(latency_model).version
+        # A version is judged by the bound that it gave itself.
+        own = 1.0 / tables.widened(latency_model)
         for pod in pods:
             here = standing.get(pod.uid)
             if here is None:
                 continue
             watched = self._watched.setdefault(pod.uid, _Watched())
             watched.readings.append(
-                Reading(now, version, here.p90_milliseconds, here.bound_milliseconds, here.source)
+                Reading(now, version, here.p90_milliseconds, own * here.bound_milliseconds, here.source)
             )
 
     def _alternative(
@@ -204,6 +210,24 @@ class LiveAccuracyLedger:
         )
         if facts.window.coverage is not None:
             self._metrics.live_accuracy(latency_model, facts.window.coverage, facts.window.mape or 0.0)
+        self._adapt(latency_model)
+
+    def _adapt(self, latency_model: str) -> None:
+        """Widen the bounds of the version that answers, or narrow them again, by what was observed of it."""
+        tables = self._assessor.tables
+        samples = self._samples.get(latency_model, {}).get(tables.predictor(latency_model).version, ())
+        ratios = [
+            each.outcome.p90_milliseconds / each.bound_milliseconds
+            for each in islice(reversed(samples), WINDOW_SAMPLES)
+            if each.source in JUDGED
+        ]
+        known = self._view.registry.latency_models.get(latency_model)
+        spec = known.model.spec if known is not None and known.model is not None else LatencyModelSpec()
+        now = tables.widened(latency_model)
+        factor = bound_factor(ratios[::-1], spec.calibration.coverage_percent / 100, now)
+        if factor != now:
+            tables.widen(latency_model, factor)
+            self._metrics.bound_factor(latency_model, factor)
 
     def _told(self, what: Happened, entry: Entry) -> None:
         self._metrics.ledger(len(self.decisions))

@@ -83,6 +83,7 @@ class PredictionTables:
     classes: Callable[[], tuple[NodeHardware, ...]]
     made: Callable[[bool], None] = lambda _exchanged: None
     _predictors: dict[str, Predictor] = field(default_factory=dict)
+    _widened: dict[str, float] = field(default_factory=dict)
     _tables: dict[_Place, PredictionTable] = field(default_factory=dict)
     _stacks: dict[Asked, Stacked] = field(default_factory=dict)
     _questions: dict[Asked, tuple[ModelProfile, Serving]] = field(default_factory=dict)
@@ -107,7 +108,8 @@ class PredictionTables:
     async def exchange(self, latency_model: str, predictor: Predictor) -> None:
         """Have another version answer for a LatencyModel: all its tables first, then all of them at once.
 
-        Meanwhile the version before answers. Cancelled, it changes nothing.
+        Meanwhile the version before answers. Cancelled, it changes nothing. The other begins with its own
+        bound, however wide that of the one before had become.
         """
         if self.predictor(latency_model) is predictor:
             return
@@ -125,9 +127,27 @@ class PredictionTables:
                 if place[0].latency_model != latency_model
             } | made
             self._predictors[latency_model] = predictor
+            self._widened.pop(latency_model, None)
             for key in [each for each in self._questions if each.latency_model == latency_model]:
                 self._stack(key, self.classes())
             self.made(True)
+
+    def widened(self, latency_model: str) -> float:
+        """By what the bounds of a LatencyModel's version are multiplied now."""
+        return self._widened.get(latency_model, 1.0)
+
+    def widen(self, latency_model: str, factor: float) -> None:
+        """Multiply the bounds of the version that answers for a LatencyModel by this instead; at once."""
+        change = factor / self.widened(latency_model)
+        self._widened[latency_model] = factor
+        # In place: others may be adding tables meanwhile.
+        for place in [each for each in self._tables if each[0].latency_model == latency_model]:
+            self._tables[place] = self._tables[place].widened(change)
+        for key in [each for each in self._stacks if each.latency_model == latency_model]:
+            stacked = self._stacks[key]
+            tables = tuple(table.widened(change) for table in stacked.tables)
+            self._stacks[key] = _stacked(stacked.classes, tables)
+        self.made(True)
 
     def stacked(self, key: Asked) -> Stacked | None:
         """The tables of one way of serving for the classes as they are now; None while they are not made."""
@@ -155,7 +175,10 @@ class PredictionTables:
         classes = self.classes()
         places = [((key, hardware_class(each)), profile, serving, each) for each in classes]
         missing = [each for each in places if each[0] not in self._tables]
-        await _tabulate(self.predictor(key.latency_model), missing, self._tables)
+        made: dict[_Place, PredictionTable] = {}
+        await _tabulate(self.predictor(key.latency_model), missing, made)
+        factor = self.widened(key.latency_model)
+        self._tables |= {place: table.widened(factor) for place, table in made.items()}
         self._questions[key] = (profile, serving)
         self._stack(key, classes)
         while len(self._tables) > max(_TABLES_KEPT, 2 * len(classes)):
@@ -167,7 +190,11 @@ class PredictionTables:
 
     def _stack(self, key: Asked, classes: tuple[NodeHardware, ...]) -> None:
         tables = tuple(self._tables[key, hardware_class(each)] for each in classes)
-        self._stacks[key] = Stacked(classes, tables, TableSet.stack(tables) if tables else None)
+        self._stacks[key] = _stacked(classes, tables)
+
+
+def _stacked(classes: tuple[NodeHardware, ...], tables: tuple[PredictionTable, ...]) -> Stacked:
+    return Stacked(classes, tables, TableSet.stack(tables) if tables else None)
 
 
 _Missing = tuple[_Place, ModelProfile, Serving, NodeHardware]

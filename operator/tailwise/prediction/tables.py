@@ -8,7 +8,7 @@ What pods placed a moment ago will use comes on top of either.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,10 @@ class PredictionTable:
             float(np.interp(load, UTILISATION_GRID, values)) for values in (self.p50, self.p90, self.bound)
         )
         return p50, p90, bound * (self.unknown.bound_factor if unknown else 1.0)
+
+    def widened(self, factor: float) -> PredictionTable:
+        """The same with the bound so many times as wide."""
+        return self if factor == 1.0 else replace(self, bound=self.bound * factor)
 
 
 @dataclass(frozen=True, slots=True)

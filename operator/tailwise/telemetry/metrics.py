@@ -179,6 +179,12 @@ METRICS: tuple[Metric, ...] = (
         "Mean relative error (MAPE) of the newest 200 samples of the version that serves.",
         _LATENCY_MODEL,
     ),
+    Metric(
+        "tailwise_live_bound_factor",
+        Kind.GAUGE,
+        "By what the bounds of the version that serves are widened: adaptive calibration by newest samples.",
+        _LATENCY_MODEL,
+    ),
     Metric("tailwise_queue_depth", Kind.GAUGE, "Keys that wait now.", _QUEUE),
     Metric(
         "tailwise_queue_wait_seconds",
@@ -309,6 +315,10 @@ class OperatorMetrics:
         """The newest samples of the version that serves, together."""
         self._gauge("tailwise_live_coverage_ratio", latency_model=latency_model).set(coverage)
         self._gauge("tailwise_live_mean_relative_error", latency_model=latency_model).set(mean_relative_error)
+
+    def bound_factor(self, latency_model: str, factor: float) -> None:
+        """Bounds are wider by ``factor`` from now on."""
+        self._gauge("tailwise_live_bound_factor", latency_model=latency_model).set(factor)
 
     def depth(self, queue: str, keys: int) -> None:
         """``keys`` wait in ``queue`` now."""
