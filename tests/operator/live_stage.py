@@ -116,12 +116,12 @@ class LiveStage:
         return self.metrics.registry.get_sample_value(name, labels)
 
 
-def manifest_of(**changes: Any) -> dict[str, Any]:
-    """The workload, served by KServe, observed over a minute."""
+def manifest_of(labels: Mapping[str, str] | None = None, **changes: Any) -> dict[str, Any]:
+    """The workload, served by KServe, observed over a minute; None leaves a field of its spec out."""
     made = workload("default", "iris", "https://models.invalid/iris.onnx")
-    made["metadata"] |= {"uid": "w", "generation": 1}
+    made["metadata"] |= {"uid": "w", "generation": 1, "labels": dict(labels or {})}
     made["spec"] |= {"metrics": {"preset": "KServe", "windowSeconds": WINDOW_SECONDS}}
-    made["spec"] |= changes
+    made["spec"] = {name: value for name, value in (made["spec"] | changes).items() if value is not None}
     return made
 
 
