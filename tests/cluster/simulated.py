@@ -73,18 +73,21 @@ def up(
     nodes: str | int | Path = 12,
     *,
     kubernetes_version: str = binaries.DEFAULT_KUBERNETES,
+    controllers: str | None = None,
     progress: Progress = say,
 ) -> SimulatedCluster:
     """Bring the cluster up with exactly these nodes, or change the one of this name into that.
 
-    `nodes` is a number or a YAML file of shapes (simulated_nodes.read). Returns when all nodes are Ready and
-    Prometheus has scraped them twice, so that a rate can be asked for.
+    `nodes` is a number or a YAML file of shapes (simulated_nodes.read); `controllers` is
+    kube-controller-manager's own option. Returns when all nodes are Ready and Prometheus has scraped them
+    twice, so that a rate can be asked for.
     """
     wanted = read(nodes)
     for program in ("kwok", "prometheus"):
         binaries.program(program, progress=progress)
+    manager = _PATIENCE if controllers is None else (*_PATIENCE, f"--controllers={controllers}")
     spec = ControlPlaneSpec(
-        name, kubernetes_version=kubernetes_version, extra_arguments={"kube-controller-manager": _PATIENCE}
+        name, kubernetes_version=kubernetes_version, extra_arguments={"kube-controller-manager": manager}
     )
     plane = controlplane.up(spec, progress)
     with exclusive(plane.directory.parent / f".{name}.lock", f"cluster {name}", progress):

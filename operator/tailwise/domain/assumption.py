@@ -52,6 +52,33 @@ class Assumption:
     ready_at: datetime | None = None
 
 
+@dataclass(slots=True)
+class _Column:
+    table: NodeTable | None = None
+    cores: Floats = field(default_factory=lambda: np.zeros(0))
+
+    def with_node(self, node: str, millicores: int) -> _Column:
+        """The column after one node's sum changed."""
+        position = self.table.index.get(node) if self.table is not None else None
+        if position is None:
+            # A copy all the same: the two ledgers may come to be asked for another table.
+            return _Column(self.table, self.cores)
+        cores = self.cores.copy()
+        cores[position] = millicores / 1000
+        cores.flags.writeable = False
+        return _Column(self.table, cores)
+
+
+def _cores(by_node: Mapping[str, int], table: NodeTable) -> Floats:
+    cores = np.zeros(len(table), dtype=np.float64)
+    for name, millicores in by_node.items():
+        position = table.index.get(name)
+        if position is not None:
+            cores[position] = millicores / 1000
+    cores.flags.writeable = False
+    return cores
+
+
 @dataclass(frozen=True, slots=True)
 class AssumedLoad:
     """The ledger of assumptions, by pod uid, and its sum for each node in whole millicores."""
@@ -59,15 +86,15 @@ class AssumedLoad:
     by_pod: Mapping[str, Assumption] = field(default_factory=dict)
     counted: Mapping[str, int] = field(default_factory=dict)
     by_node: Mapping[str, int] = field(default_factory=dict)
+    # The sums as a column of the table that was asked for last: one placement changes one of its entries.
+    _column: _Column = field(default_factory=_Column, repr=False, compare=False)
 
     def cores(self, table: NodeTable) -> Floats:
-        """Cores that are assumed on each node, shape (nodes,)."""
-        cores = np.zeros(len(table), dtype=np.float64)
-        for name, millicores in self.by_node.items():
-            position = table.index.get(name)
-            if position is not None:
-                cores[position] = millicores / 1000
-        return cores
+        """Cores that are assumed on each node, shape (nodes,); not to be written to."""
+        column = self._column
+        if column.table is not table:
+            column.table, column.cores = table, _cores(self.by_node, table)
+        return column.cores
 
 
 def assume(ledger: AssumedLoad, assumption: Assumption) -> AssumedLoad:
@@ -93,8 +120,8 @@ def mark_ready(ledger: AssumedLoad, uid: str, ready_at: datetime) -> AssumedLoad
     entry = ledger.by_pod.get(uid)
     if entry is None or entry.ready_at == ready_at:
         return ledger
-    entry = Assumption(entry.uid, entry.node, entry.millicores, entry.placed_at, ready_at)
-    return _with(ledger, uid, entry, ledger.counted[uid])
+    # The sums stay: nothing else is copied.
+    return replace(ledger, by_pod={**ledger.by_pod, uid: replace(entry, ready_at=ready_at)})
 
 
 def settle(
@@ -151,13 +178,17 @@ def _ledger(entries: Iterable[tuple[Assumption, int]]) -> AssumedLoad:
 
 def _with(ledger: AssumedLoad, uid: str, entry: Assumption | None, millicores: int) -> AssumedLoad:
     by_pod, counted, by_node = dict(ledger.by_pod), dict(ledger.counted), dict(ledger.by_node)
+    column = ledger._column
     before = by_pod.pop(uid, None)
     if before is not None:
-        by_node[before.node] -= counted.pop(uid)
-        if by_node[before.node] == 0:
+        left = by_node[before.node] - counted.pop(uid)
+        by_node[before.node] = left
+        if left == 0:
             del by_node[before.node]
+        column = column.with_node(before.node, left)
     if entry is not None:
         by_pod[uid] = entry
         counted[uid] = millicores
         by_node[entry.node] = by_node.get(entry.node, 0) + millicores
-    return AssumedLoad(by_pod, counted, by_node)
+        column = column.with_node(entry.node, by_node[entry.node])
+    return AssumedLoad(by_pod, counted, by_node, column)

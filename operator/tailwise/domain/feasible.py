@@ -17,7 +17,7 @@ from tailwise.domain.snapshot import NodeTable
 
 # Each node is a term of the pod's affinity, which every component that watches pods keeps in memory.
 MOST_NODES = 50
-_WINNER, _OTHERS = 100, 1
+_WINNER, _LEAST = 100, 1
 
 
 def feasible_nodes(
@@ -31,7 +31,8 @@ def feasible_nodes(
     """The winner with weight 100 and the other feasible nodes with less, at most ``MOST_NODES`` in all.
 
     ``bound_milliseconds``: (nodes,). Weights follow headroom (SLO less bound); with ``Tightest`` the least
-    headroom weighs most; with ``insist_on_winner`` all but the winner weigh 1. Nodes without the label
+    headroom weighs most; with ``insist_on_winner`` all but the winner weigh nothing: fifty preferences that
+    are all alike made a pod four times as large for the API server and all who watch. Nodes without the label
     kubernetes.io/hostname cannot be named together with others and are left out. Empty where nothing was
     decided or the winner itself has no such label.
     """
@@ -53,12 +54,13 @@ def feasible_nodes(
     weights = headroom_weights(decision.slo_milliseconds, bounds)[1:]
     if tightest:
         weights = [_WINNER - weight for weight in weights]
+    weights = [min(max(weight, _LEAST), _WINNER - 1) for weight in weights]
     if insist_on_winner:
-        weights = [_OTHERS] * len(others)
+        weights = [0] * len(others)
     return [
         WeightedNode(table.nodes[winner], _WINNER),
         *(
-            WeightedNode(table.nodes[position], min(max(weight, _OTHERS), _WINNER - 1))
+            WeightedNode(table.nodes[position], weight)
             for position, weight in zip(others, weights, strict=True)
         ),
     ]

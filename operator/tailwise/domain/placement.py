@@ -41,7 +41,7 @@ class PlacementError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class WeightedNode:
-    """A node that a pod may go to, and how much it is preferred (1 to 100)."""
+    """A node that a pod may go to, and how much it is preferred (1 to 100; 0: not at all)."""
 
     node: Node
     weight: int = _GREATEST_WEIGHT
@@ -92,10 +92,11 @@ def require_any(pod: Pod, nodes: Sequence[WeightedNode], record: PlacementRecord
     any_of = Requirement(HOSTNAME_LABEL, Operator.IN, tuple(dict.fromkeys(hostnames.values())))
     preferred = tuple(
         PreferredTerm(
-            max(1, min(each.weight, _GREATEST_WEIGHT)),
+            min(each.weight, _GREATEST_WEIGHT),
             NodeSelectorTerm(fields=(Requirement(NAME_FIELD, Operator.IN, (each.node.name,)),)),
         )
         for each in nodes
+        if each.weight > 0
     )
     return [
         *_preconditions(pod),

@@ -89,7 +89,7 @@ def test_with_tightest_the_least_headroom_weighs_most() -> None:
 
 
 def test_all_weight_but_a_trace_may_lie_on_the_winner() -> None:
-    assert _weights(10, 30, 45, insist=True) == {"n000": 100, "n001": 1, "n002": 1}
+    assert _weights(10, 30, 45, insist=True) == {"n000": 100, "n001": 0, "n002": 0}
 
 
 def test_of_very_many_nodes_those_with_most_headroom_are_named() -> None:
