@@ -14,6 +14,12 @@ measured: {gflopsPerCore: 50, copyGigabytesPerSecondPerCore: 10}
 measuredAt: 2026-01-01T00:00:00Z
 """
 PROFILE = "{flops: 1000000, flopsByKind: {}, parameters: 1, parameterBytes: 4, work: {denseFlops: 1000000}}"
+KUBECONFIG = """
+current-context: here
+contexts: [{name: here, context: {cluster: c, user: u}}]
+clusters: [{name: c, cluster: {server: "https://127.0.0.1:1"}}]
+users: [{name: u, user: {}}]
+"""
 NO_KUBECONFIG = ("no/such", "there is no such file", "--kubeconfig or $KUBECONFIG")
 
 
@@ -37,6 +43,13 @@ def command(*words: str, home: Path) -> subprocess.CompletedProcess[str]:
         (["agent", "--node-name", "n", "--kubeconfig", "no/such"], 1, NO_KUBECONFIG),
         (["operator", "--kubeconfig", "no/such"], 1, NO_KUBECONFIG),
         (["explain", "w"], 1, ("~/.kube/config", "there is no such file")),
+        (["nodes"], 1, ("~/.kube/config", "there is no such file")),
+        (["what-if", "w"], 1, ("~/.kube/config", "there is no such file")),
+        (["what-if", "w", "--add-node", "colour=red"], 2, ("--add-node", "give WORD=VALUE", "gflops")),
+        (["what-if", "w", "--node-labels", "gold"], 2, ("--node-labels", "KEY=VALUE")),
+        (["what-if", "w", "--slo-milliseconds", "0"], 2, ("--slo-milliseconds", "below 1")),
+        (["nodes", "--kubeconfig", "config.yaml", "--context", "nope"], 1, ("context nope", "it has here")),
+        (["flops", "m.onnx"], 2, ("m.onnx", "ModelNotFound", "check the path")),
         (["agent"], 2, ("--node-name",)),
         (["operator", "--prometheus-url", "prometheus:9090"], 2, ("--prometheus-url", "http://")),
         (["operator", "--allow-model-network", "here"], 2, ("--allow-model-network", "CIDR")),
@@ -63,6 +76,7 @@ def test_what_is_wrong_is_told_in_a_sentence(
     (tmp_path / "n.yaml").write_text(NODE)
     (tmp_path / "p.yaml").write_text(PROFILE)
     (tmp_path / "list.yaml").write_text("- 1\n")
+    (tmp_path / "config.yaml").write_text(KUBECONFIG)
     done = command(*words, home=tmp_path)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr

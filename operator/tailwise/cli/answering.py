@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import math
 import os
 import sys
@@ -15,7 +16,7 @@ import aiohttp
 import yaml
 
 from tailwise.cli.waiting import shown_while_waiting
-from tailwise.cluster.client import ApiError, Client, ConfigurationError, connect
+from tailwise.cluster.client import ApiError, Client, ConfigurationError, connect, context_namespace
 
 Document = dict[str, Any]
 
@@ -69,6 +70,10 @@ def answer(
 
 async def _asked(arguments: argparse.Namespace, ask: Callable[[Client], Awaitable[Document]]) -> Document:
     kubeconfig = arguments.kubeconfig or os.environ.get("KUBECONFIG")
+    if arguments.context is not None:
+        context_namespace(kubeconfig, arguments.context)  # says better than a connection that there is none
+    # What the operator would log, a command says itself.
+    logging.getLogger("tailwise").addHandler(logging.NullHandler())
     client = await connect(kubeconfig=kubeconfig, context=arguments.context)
     try:
         return await ask(client)
