@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ class History:
     """
 
     name: str
+    created_at: datetime
+    # When the write that opened the gate had been done; None while it is closed.
+    opened_at: datetime | None = None
     perhaps_to: list[str] = field(default_factory=list)
     opened_to: list[str] = field(default_factory=list)
     bound_to: list[str] = field(default_factory=list)
@@ -67,7 +71,8 @@ def histories(directory: Path, namespace: str) -> dict[str, History]:
         subresource, verb = reference.get("subresource"), event["verb"]
         if verb == "create" and subresource is None:
             metadata = answer["metadata"]
-            found[metadata["uid"]] = History(metadata["name"])
+            created_at = datetime.fromisoformat(event["requestReceivedTimestamp"])
+            found[metadata["uid"]] = History(metadata["name"], created_at)
             by_name[metadata["name"]] = metadata["uid"]
         elif verb == "create" and subresource == "binding":
             uid = event["requestObject"]["metadata"].get("uid") or by_name[reference["name"]]
@@ -75,7 +80,8 @@ def histories(directory: Path, namespace: str) -> dict[str, History]:
         elif verb == "patch" and subresource is None:
             done = event["responseStatus"]["code"] < 300
             uid = answer["metadata"]["uid"] if done else by_name[reference["name"]]
-            _patched(found[uid], event["requestObject"], done=done)
+            at = datetime.fromisoformat(event["stageTimestamp"])
+            _patched(found[uid], event["requestObject"], at if done else None)
     return found
 
 
@@ -99,14 +105,24 @@ def check_placed_once(
             assert pod.bound_to[0] in (*pod.perhaps_to, (unlogged or {}).get(uid)), (uid, pod)
 
 
-def _patched(pod: History, operations: Any, *, done: bool) -> None:
+def check_opened_within(directory: Path, namespace: str, timeout: timedelta) -> None:
+    """Nobody gated past the time-out, and nobody for ever: each gate was opened, and in time."""
+    for uid, pod in histories(directory, namespace).items():
+        assert pod.opened_at is not None, (uid, pod)
+        assert pod.opened_at - pod.created_at < timeout, (uid, pod)
+
+
+def _patched(pod: History, operations: Any, done_at: datetime | None) -> None:
     touches = [each for each in operations if isinstance(each, dict)] if isinstance(operations, list) else []
     opens = any(
         each["op"] == "test" and each.get("value") == {"name": PLACEMENT_GATE} for each in touches
     ) and any(each["op"] == "remove" for each in touches)
-    if opens:
-        (pod.opened_to if done else pod.perhaps_to).append(_node(touches))
-    elif touches and done:
+    if opens and done_at is not None:
+        pod.opened_to.append(_node(touches))
+        pod.opened_at = done_at
+    elif opens:
+        pod.perhaps_to.append(_node(touches))
+    elif touches and done_at is not None:
         pod.patched_after += 1
 
 

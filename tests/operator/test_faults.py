@@ -10,26 +10,34 @@ import random
 import signal
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
+import urllib3
 
-from tailwise.api.labels import NODE_ANNOTATION
+from tailwise.api.labels import NODE_ANNOTATION, SOURCE_ANNOTATION
 from tailwise.cluster import apply
 from tailwise.cluster.client import INFERENCE_WORKLOADS, LEASES, NODES, Client, ContentType, connect
+from tailwise.cluster.client import PODS as POD_OBJECTS
 from tests.cluster import api as cluster_api
 from tests.cluster import controlplane, crds, lifecycle, processes
+from tests.cluster import prometheus as prometheus_daemon
 from tests.cluster.clients import api_client, fresh_namespace
 from tests.cluster.controlplane import ControlPlane, ControlPlaneSpec
 from tests.cluster.locks import Progress
 from tests.cluster.paths import cluster_directory
+from tests.cluster.prometheus import PrometheusSpec
 from tests.cluster.sizes import Size
 from tests.operator import audit
 from tests.operator.conftest import NAMESPACES
 from tests.operator.model_server import model_server
 from tests.operator.stage import Look, NodeShape, Operator, gated, nodes, until, workload
+from tests.telemetry.exporter import Node, exporting
+from tests.telemetry.scraped import configuration
 
 AGENTS = "operator-under-test"
 SHAPES = tuple(NodeShape(f"f{number}", cores=64, gflops_per_core=50.0 + number) for number in range(4))
@@ -88,8 +96,12 @@ def _operator(plane: Plane, log: Path, *arguments: str) -> Operator:
     return Operator(plane.running.kubeconfig, AGENTS, log, *arguments)
 
 
-async def _create(look: Look, model: str, pods: int = PODS) -> None:
-    made = workload(look.namespace, "w", model, replicas=pods, timeout_seconds=600, fallback="Hold")
+async def _create(
+    look: Look, model: str, pods: int = PODS, *, timeout_seconds: int = 600, fallback: str = "Hold"
+) -> None:
+    made = workload(
+        look.namespace, "w", model, replicas=pods, timeout_seconds=timeout_seconds, fallback=fallback
+    )
     await look.create(INFERENCE_WORKLOADS, made)
 
 
@@ -154,6 +166,106 @@ async def test_the_api_server_restarts_during_placements(
     finally:
         await operator.stop()
     audit.check_placed_once(plane.audit, stage.namespace, least=PODS, unlogged=held)
+
+
+async def test_watches_that_expired_tell_of_pods_that_came_and_went_unseen(
+    plane: Plane, stage: Look, model: str, tmp_path: Path, progress: Progress
+) -> None:
+    operator = _operator(plane, tmp_path / "operator.log", "--no-leader-elect")
+    await operator.start()
+    assert operator.process is not None
+    try:
+        await _create(stage, model, PODS // 2)
+        await _all_bound(stage, PODS // 2)
+        unseen = [pod["metadata"]["name"] for pod in await stage.pods()][: PODS // 4]
+        os.kill(operator.process.pid, signal.SIGSTOP)
+        try:
+            for name in unseen:
+                await apply.delete(stage.client, POD_OBJECTS, stage.namespace, name)
+            await _scale(stage, PODS)
+
+            async def made_anew() -> bool:
+                return sum(map(gated, await stage.pods())) == len(unseen)
+
+            await until(made_anew, "the successors of the pods that went")
+            directory = cluster_directory(plane.spec.name)
+            await asyncio.to_thread(
+                processes.stop, directory, "kube-apiserver", grace_seconds=0.5, progress=progress
+            )
+            await asyncio.to_thread(_compact, directory)
+            await asyncio.to_thread(controlplane.up, plane.spec, progress)
+        finally:
+            os.kill(operator.process.pid, signal.SIGCONT)
+        await _all_bound(stage, PODS)
+        assert operator.log_text.count("pods: watch too old, listing again") == 1
+    finally:
+        await operator.stop()
+    audit.check_placed_once(plane.audit, stage.namespace, least=PODS + len(unseen))
+
+
+def _compact(directory: Path) -> None:
+    """Have etcd forget all that is not of now, through its JSON gateway."""
+    daemon = processes.running(directory, "etcd")
+    assert daemon is not None
+    (url,) = [word.partition("=")[2] for word in daemon.command if word.startswith("--listen-client-urls=")]
+    found = urllib3.request("POST", f"{url}/v3/kv/range", json={"key": "YQ=="}, timeout=10.0).json()
+    wanted = {"revision": found["header"]["revision"], "physical": True}
+    answer = urllib3.request("POST", f"{url}/v3/kv/compaction", json=wanted, timeout=60.0)
+    assert answer.status == 200, answer.data
+
+
+async def test_prometheus_is_away_at_the_start_and_goes_again_during_placements(
+    plane: Plane, stage: Look, model: str, tmp_path: Path, progress: Progress
+) -> None:
+    """What is known of the load changes; that each pod is placed once and in time does not."""
+    busy = [Node({"node": shape.name}, cpus=4, idle=0.75) for shape in SHAPES]
+    with exporting(busy) as target:
+        spec = PrometheusSpec(configuration(("nodes", target, {})))
+        start = partial(prometheus_daemon.up, tmp_path, tmp_path / "logs", spec, progress)
+        end = partial(
+            processes.stop, tmp_path, prometheus_daemon.DAEMON, grace_seconds=0.5, progress=progress
+        )
+        url = await asyncio.to_thread(start)
+        await asyncio.to_thread(end)
+        watches = ("--prometheus-url", url, "--utilisation-preset", "NodeExporter")
+        often = ("--utilisation-window-seconds", "10", "--poll-seconds", "1")
+        operator = _operator(plane, tmp_path / "operator.log", *watches, *often)
+        await operator.start()
+        try:
+            # Nobody may be left to the default scheduler: the audit log would show a gate opened to no node.
+            await _create(stage, model, 10, timeout_seconds=300, fallback="DefaultScheduler")
+            await _all_bound(stage, 10)
+            assert set(_sources(await stage.pods())) == {"Stale"}
+            await asyncio.to_thread(start)
+            pods = await _until_load_is_known(stage, 10)
+            await _scale(stage, pods + 30)
+            await until(lambda: _some_bound(stage, pods + 5), "the first placements of many")
+            await asyncio.to_thread(end)
+            await _all_bound(stage, pods + 30)
+            await _scale(stage, pods + 60)
+            await until(lambda: _some_bound(stage, pods + 35), "placements while Prometheus is away")
+            await asyncio.to_thread(start)
+            await _all_bound(stage, pods + 60)
+        finally:
+            await operator.stop()
+            await asyncio.to_thread(processes.stop_all, tmp_path)
+    audit.check_placed_once(plane.audit, stage.namespace, least=pods + 60)
+    audit.check_opened_within(plane.audit, stage.namespace, timedelta(seconds=300))
+
+
+async def _until_load_is_known(look: Look, pods: int) -> int:
+    """Place more pods until one is placed by the load that its node has; how many there are then."""
+    for more in range(pods + 2, pods + 60, 2):
+        await _scale(look, more)
+        await _all_bound(look, more)
+        if "Prior" in _sources(await look.pods()):
+            return more
+        await asyncio.sleep(1.0)
+    raise AssertionError("no pod was placed by the load that Prometheus tells of")
+
+
+def _sources(pods: list[dict[str, Any]]) -> list[str]:
+    return [pod["metadata"]["annotations"][SOURCE_ANNOTATION] for pod in pods]
 
 
 async def test_a_leader_that_was_paused_past_its_lease_places_nothing_when_it_wakes(
