@@ -17,22 +17,22 @@ from tailwise.telemetry.prometheus import Prometheus
 
 @dataclass(slots=True)
 class Observer:
-    """Reads, and passes on what was read: to ``seen`` (the workload's status) and to the live accuracy."""
+    """Reads, and passes on what was read: to ``seen`` and to the live accuracy; ``changed`` hears of whom."""
 
     prometheus: Prometheus
     view: ClusterView
     metrics: OperatorMetrics
     accuracy: LiveAccuracyLedger
     seen: Callable[[Key, LatencyObservation], None]
-    interval_seconds: float
+    changed: Callable[[Key], None]
     _observed_at: datetime | None = None
 
-    async def run(self) -> None:
+    async def run(self, interval_seconds: float) -> None:
         """Observe until cancelled."""
         self.metrics.data_age(DataSource.OBSERVED_LATENCY, self._age_seconds)
         while True:
             await self.once()
-            await asyncio.sleep(self.interval_seconds)
+            await asyncio.sleep(interval_seconds)
 
     async def once(self) -> None:
         """One pass over all workloads."""
@@ -43,6 +43,7 @@ class Observer:
                 self._observed_at = now
             self.accuracy.observed(key, observation, now)
             self.seen(key, observation)
+            self.changed(key)
 
     def _age_seconds(self) -> float | None:
         if self._observed_at is None:
@@ -68,5 +69,6 @@ async def observe_all(
             workload=key.name,
             pods=pods,
             percentile=workload.spec.slo.percentile,
+            model_name=workload.spec.serving.model_name if workload.spec.serving else None,
         )
         yield key, observation

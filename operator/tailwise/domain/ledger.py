@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import fmean, median
+from typing import Any
 
 import numpy as np
 
@@ -234,6 +235,42 @@ def live_facts(version: int, samples: Sequence[Sample]) -> LiveFacts:
         since=min(each.outcome.begin for each in judged),
         newest_at=max(each.outcome.end for each in judged),
     )
+
+
+def entry_document(entry: Entry) -> dict[str, Any]:
+    """An entry as a line of a file holds it: JSON, camelCase, units in the names, no nulls."""
+    outcome = entry.outcome
+    values = {
+        "decidedAt": entry.decided_at.isoformat(),
+        "namespace": entry.namespace,
+        "workload": entry.workload,
+        "pod": entry.pod,
+        "uid": entry.uid,
+        "node": entry.node,
+        "latencyModel": entry.latency_model,
+        "version": entry.version,
+        "source": entry.source.value if entry.source else None,
+        "sloMilliseconds": entry.slo_milliseconds,
+        "predictedP90Milliseconds": entry.predicted_p90_milliseconds,
+        "boundMilliseconds": entry.bound_milliseconds,
+        "alternatives": [
+            {
+                "node": each.node,
+                "predictedP90Milliseconds": each.p90_milliseconds,
+                "boundMilliseconds": each.bound_milliseconds,
+                "source": each.source.value,
+            }
+            for each in entry.alternatives
+        ],
+        "observedP90Milliseconds": outcome.p90_milliseconds if outcome else None,
+        "observedRequests": outcome.requests if outcome else None,
+        "observedFrom": outcome.begin.isoformat() if outcome else None,
+        "observedTo": outcome.end.isoformat() if outcome else None,
+        "error": entry.error,
+        "exceeded": entry.exceeded,
+        "endedAt": entry.ended_at.isoformat() if entry.ended_at else None,
+    }
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def percent(share: float | None) -> str | None:
