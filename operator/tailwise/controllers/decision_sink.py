@@ -24,7 +24,7 @@ from tailwise.models.errors import InspectionError
 _LOGGER = logging.getLogger(__name__)
 
 SCHEMES = ("s3", "gs", "az")
-FLUSH_SECONDS = 10.0
+FLUSH_SECONDS = 5.0
 MOST_WAITING = 20_000
 MOST_FILE_BYTES = 64 * 2**20
 
