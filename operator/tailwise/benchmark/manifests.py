@@ -124,7 +124,8 @@ def _server(scenario: Scenario, workload: Workload) -> Manifest:
 
 def inference_workload(scenario: Scenario, workload: Workload, policy: Policy | None, store: str) -> Manifest:
     """The workload by its label alone: the benchmark makes the pods itself. ``store``: base URL of models."""
-    placement = {} if policy is None or policy.placement is None else policy.placement
+    rules = None if policy is None else policy.placement
+    placement = {} if rules is None else rules.model_dump(mode="json", exclude_unset=True)
     return {
         "apiVersion": API_VERSION,
         "kind": "InferenceWorkload",
@@ -136,10 +137,7 @@ def inference_workload(scenario: Scenario, workload: Workload, policy: Policy | 
             "serving": {"overheadMicroseconds": workload.overhead_microseconds},
             **_observed(scenario),
             # A pod that was let go without a decision would be measured as Tailwise's.
-            "placement": {
-                "fallback": "Hold",
-                **(placement.model_dump(mode="json", exclude_unset=True) if placement else {}),
-            },
+            "placement": {"fallback": "Hold", **placement},
         },
     }
 

@@ -69,7 +69,7 @@ def trained(files: Iterable[Path], out: Path, threads: int) -> Regressor:
     dataset = joined(read)
     spec = default_spec(FeatureSet.PAPER)
     # The paper's three; the product's own fourth is no part of it.
-    algorithms = tuple(each for each in spec.algorithms if each.name is not Algorithm.LIGHTGBM)
+    algorithms = tuple(each for each in spec.algorithms if each.name.value != Algorithm.LIGHTGBM.value)
     try:
         version = train(dataset, spec.model_copy(update={"algorithms": algorithms}), threads=threads)
     except (TrainingError, CandidateError) as error:

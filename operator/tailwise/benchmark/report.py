@@ -98,7 +98,7 @@ def text(found: Results) -> str:
 
 def recovery_table(found: Results) -> tuple[tuple[str, ...], list[tuple[str, ...]]] | None:
     """After a node slowed down; None where none did."""
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             each.policy,
             str(each.recovery.moves),
@@ -119,7 +119,7 @@ def pods_table(steps: Sequence[StepRecord]) -> tuple[tuple[str, ...], list[tuple
         "round", "policy", "pod", "node", "predicted P90, ms", "when decided", "measured P90, ms", "off, %",
         "SLO, ms",
     )  # fmt: skip
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for step in sorted(steps, key=lambda each: (each.round, each.policy)):
         for pod in sorted(step.pods, key=lambda each: each.slot):
             predicted, measured = pod.predicted_p90_milliseconds, None
