@@ -10,6 +10,7 @@ from tests.operator.stage import Look, Operator, gated_pod, labelled_deployment,
 
 VOLUMES = Resource("", "v1", "persistentvolumes", "PersistentVolume", namespaced=False)
 CLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
+CLASSES = Resource("storage.k8s.io", "v1", "storageclasses", "StorageClass", namespaced=False)
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
 
@@ -75,7 +76,10 @@ async def test_a_pod_that_nobody_makes_again_may_go_to_any_feasible_node_and_pre
     await look.create(PODS, gated_pod(look.namespace, "alone", "w"))
     (pod,) = await until(lambda: look.bound_pods(1), "a bound pod")
     assert operator.running
-    assert _weights(pod) == {FAST: 100, MIDDLE: 1, SLOW: 1}
+    assert _weights(pod) == {FAST: 100}
+    (term,) = pod["spec"]["affinity"]["nodeAffinity"][_REQUIRED]["nodeSelectorTerms"]
+    (names,) = term["matchExpressions"]
+    assert set(names["values"]) == {FAST, MIDDLE, SLOW}
     assert pod["spec"]["nodeName"] == pod["metadata"]["annotations"][NODE_ANNOTATION] == FAST
 
 
@@ -126,47 +130,117 @@ async def test_pods_that_must_spread_are_placed_on_different_nodes(
 # ---- refusals
 
 
-async def test_a_pod_that_its_node_refuses_is_made_anew_and_placed_elsewhere(
+async def test_a_pod_that_its_node_refuses_is_made_anew_elsewhere_and_the_next_operator_knows_it(
     look: Look, operator: Operator, models: str
 ) -> None:
-    """A claim whose volume only the slowest node reaches: kube-scheduler knows that, the filters do not."""
+    """Pods to keep away from, in namespaces named by label: kube-scheduler sees them, the filters do not."""
     await look.nobody_elses_pods()
-    volume_name = f"local-{look.namespace}"
-    reach = {"key": "kubernetes.io/hostname", "operator": "In", "values": [SLOW]}
-    volume = {
-        "metadata": {"name": volume_name},
+    here = {"matchLabels": {"kubernetes.io/metadata.name": look.namespace}}
+    term = {
+        "topologyKey": "kubernetes.io/hostname",
+        "labelSelector": {"matchLabels": {"app": "shunned"}},
+        "namespaceSelector": here,
+    }
+    for node in (FAST, MIDDLE):
+        shunned = {"name": f"on-{node}", "namespace": look.namespace, "labels": {"app": "shunned"}}
+        await look.create(PODS, {"metadata": shunned, "spec": pod_spec(nodeName=node)})
+    spec = pod_spec(affinity={"podAntiAffinity": {_REQUIRED: [term]}})
+    made = workload(look.namespace, "w", f"{models}/good.onnx", replicas=1, spec=spec)
+    await look.create(INFERENCE_WORKLOADS, made)
+    (pod,) = await until(lambda: _bound(look), "a bound pod", 120)
+    assert operator.running
+    assert pod["spec"]["nodeName"] == SLOW
+    refused = await look.events("UnschedulableAfterPlacement")
+    gone = {event["regarding"]["name"] for event in refused if event["regarding"]["kind"] == "Pod"}
+    assert len(gone) == 2
+    assert pod["metadata"]["name"] not in gone
+
+    async def kept() -> bool:
+        avoided = (await look.workload("w")).get("status", {}).get("avoidedNodes", [])
+        return {each["node"] for each in avoided} == {FAST, MIDDLE}
+
+    await until(kept, "the nodes set aside in status")
+    await operator.stop()
+    await operator.start()
+    await apply.delete(look.client, PODS, look.namespace, pod["metadata"]["name"])
+
+    async def successor() -> list[dict[str, Any]]:
+        return [each for each in await _bound(look) if each["metadata"]["uid"] != pod["metadata"]["uid"]]
+
+    (pod,) = await until(successor, "its successor", 120)
+    assert pod["spec"]["nodeName"] == SLOW
+    assert len(await look.events("UnschedulableAfterPlacement")) == len(refused)
+
+
+async def _bound(look: Look) -> list[dict[str, Any]]:
+    """The workload's pods that have a node."""
+    return [
+        pod
+        for pod in await look.pods()
+        if pod["spec"].get("nodeName") and WORKLOAD_LABEL in pod["metadata"]["labels"]
+    ]
+
+
+# ---- volumes
+
+
+def _volume(name: str, storage_class: str, node: str) -> dict[str, Any]:
+    reach = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}
+    return {
+        "metadata": {"name": name},
         "spec": {
             "capacity": {"storage": "1Gi"},
             "accessModes": ["ReadWriteMany"],
-            "storageClassName": "by-hand",
+            "storageClassName": storage_class,
             "hostPath": {"path": "/nowhere"},
             "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [reach]}]}},
         },
     }
-    claim = {
-        "metadata": {"name": "c", "namespace": look.namespace},
-        "spec": {
-            "accessModes": ["ReadWriteMany"],
-            "storageClassName": "by-hand",
-            "volumeName": volume_name,
-            "resources": {"requests": {"storage": "1Gi"}},
-        },
+
+
+def _claim(look: Look, name: str, storage_class: str, **spec: Any) -> dict[str, Any]:
+    wanted = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+    return {
+        "metadata": {"name": name, "namespace": look.namespace},
+        "spec": wanted | {"storageClassName": storage_class} | spec,
     }
-    await look.create(VOLUMES, volume)
+
+
+async def test_a_pod_goes_where_its_volumes_are_or_will_be_and_waits_for_claims_that_are_missing(
+    look: Look, operator: Operator, models: str
+) -> None:
+    await look.nobody_elses_pods()
+    bound_to, found_at = f"bound-{look.namespace}", f"found-{look.namespace}"
+    waits = {
+        "metadata": {"name": found_at},
+        "provisioner": "kubernetes.io/no-provisioner",
+        "volumeBindingMode": "WaitForFirstConsumer",
+    }
+    await look.create(CLASSES, waits)
+    await look.create(VOLUMES, _volume(bound_to, "by-hand", SLOW))
+    await look.create(VOLUMES, _volume(found_at, found_at, MIDDLE))
     try:
-        await look.create(CLAIMS, claim)
-        spec = pod_spec(volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}])
-        made = workload(look.namespace, "w", f"{models}/good.onnx", replicas=1, spec=spec)
-        await look.create(INFERENCE_WORKLOADS, made)
-        (pod,) = await until(lambda: look.bound_pods(1), "a bound pod")
+        for name, claim in (("bound", "b"), ("found", "f")):
+            volume = {"name": "v", "persistentVolumeClaim": {"claimName": claim}}
+            spec = pod_spec(volumes=[volume])
+            made = workload(look.namespace, name, f"{models}/good.onnx", replicas=1, spec=spec)
+            await look.create(INFERENCE_WORKLOADS, made)
+
+        async def waiting() -> bool:
+            told = [(await look.condition(name, "Placed")).get("message", "") for name in ("bound", "found")]
+            return 'persistentvolumeclaim "b" not found' in told[0] and '"f" not found' in told[1]
+
+        await until(waiting, "the claims that are missing in the condition")
+        await look.create(CLAIMS, _claim(look, "b", "by-hand", volumeName=bound_to))
+        await look.create(CLAIMS, _claim(look, "f", found_at))
+        pods = await until(lambda: look.bound_pods(2), "two bound pods", 120)
         assert operator.running
-        assert pod["spec"]["nodeName"] == SLOW
-        refused = await look.events("UnschedulableAfterPlacement")
-        gone = {event["regarding"]["name"] for event in refused if event["regarding"]["kind"] == "Pod"}
-        assert len(gone) == 2
-        assert pod["metadata"]["name"] not in gone
+        nodes = {pod["metadata"]["labels"][WORKLOAD_LABEL]: pod["spec"]["nodeName"] for pod in pods}
+        assert nodes == {"bound": SLOW, "found": MIDDLE}
+        assert not await look.events("UnschedulableAfterPlacement")
     finally:
-        await apply.delete(look.client, VOLUMES, None, volume_name)
+        for kind, name in ((VOLUMES, bound_to), (VOLUMES, found_at), (CLASSES, found_at)):
+            await apply.delete(look.client, kind, None, name)
 
 
 async def test_an_slo_that_no_node_meets_says_what_would_have_to_change(

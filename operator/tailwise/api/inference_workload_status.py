@@ -13,6 +13,7 @@ from tailwise.api.schema import list_map
 
 MAX_PLACEMENTS = 100
 MAX_REJECTIONS = 32
+MAX_AVOIDED_NODES = 16
 
 
 class PredictionSource(StrEnum):
@@ -109,6 +110,13 @@ class CandidateSummary(StatusDocument):
     )
 
 
+class AvoidedNode(StatusDocument):
+    """A node that the workload's pods keep off for a while."""
+
+    node: str = Field(max_length=253, description="Name of the node.")
+    until: Timestamp = Field(description="When it is a candidate again.")
+
+
 class ServingLatencyModel(StatusDocument):
     """The LatencyModel that answers for the workload."""
 
@@ -154,3 +162,13 @@ class InferenceWorkloadStatus(StatusDocument):
     )
     candidates: CandidateSummary | None = Field(None, description="Candidates of the last decision.")
     latency_model: ServingLatencyModel | None = Field(None, description="LatencyModel that answers.")
+    avoided_nodes: tuple[AvoidedNode, ...] = Field(
+        default=(),
+        max_length=MAX_AVOIDED_NODES,
+        description="Nodes that refused a pod of the workload, or that one was moved off, of late.",
+        json_schema_extra=list_map("node"),
+    )
+    last_moved_at: Timestamp | None = Field(
+        None,
+        description="When a pod was last moved; spec.placement.relocation.cooldownSeconds count from it.",
+    )

@@ -22,11 +22,15 @@ from tailwise.cluster.client import DEPLOYMENTS, INFERENCE_WORKLOADS
 MADE_BY_LABEL = "tailwise.dev/made-by"
 
 
-def deployment_manifest(workload: InferenceWorkload, *, uid: str | None = None) -> dict[str, Any]:
+def deployment_manifest(
+    workload: InferenceWorkload, *, uid: str | None = None, surging: int = 0
+) -> dict[str, Any]:
     """The manifest to apply; ``uid`` is the existing Deployment's, so that one made anew is not overwritten.
 
-    A workload label that the template brings is kept, so that the contradiction is reported rather than
-    hidden. Raises ValueError when the workload has no template.
+    ``surging``: replicas on top of the workload's own, while a pod moves. A workload label that the template
+    brings is kept, so that the contradiction is reported rather than hidden.
+
+    Raises ValueError when the workload has no template.
     """
     if workload.spec.template is None:
         raise ValueError(f"InferenceWorkload {workload.metadata.name} has no template")
@@ -43,7 +47,7 @@ def deployment_manifest(workload: InferenceWorkload, *, uid: str | None = None) 
         "kind": DEPLOYMENTS.kind,
         "metadata": metadata,
         "spec": {
-            "replicas": workload.spec.replicas,
+            "replicas": workload.spec.replicas + surging,
             "selector": {"matchLabels": {MADE_BY_LABEL: name}},
             "template": _template(workload, labels),
         },

@@ -29,6 +29,7 @@ from tailwise.controllers.deployment import deployment_manifest, is_owned
 from tailwise.controllers.profiles import Answer, ProfileQuestion, ProfileStore
 from tailwise.controllers.registry import KnownWorkload
 from tailwise.controllers.residents import Standing
+from tailwise.controllers.rests import Rests
 from tailwise.controllers.view import ClusterView
 from tailwise.controllers.workload_status import (
     DeploymentOutcome,
@@ -55,6 +56,7 @@ class _Deployed:
     deployment_generation: int
     outcome: DeploymentOutcome
     message: str = ""
+    surging: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,9 @@ class InferenceWorkloadController:
         self._profiles = profiles
         self._record = record
         self._standing = standing
+        self.rests = Rests()
+        # Replicas on top of the workload's own, while a pod moves.
+        self.surging: Callable[[Key], int] = lambda _: 0
         self._notes: dict[Key, PlacementNote] = {}
         self._observations: dict[Key, LatencyObservation] = {}
         self._deployed: dict[Key, _Deployed] = {}
@@ -158,6 +163,7 @@ class InferenceWorkloadController:
         written = self._written.get(known.key)
         if written is not None and written.uid == known.uid:
             known = replace(known, status=written.status)
+        now = datetime.now(UTC)
         pods = tuple(self._view.pods_of(known.key))
         standing = self._standing(pods, known.workload.spec.placement) if known.workload else {}
         return WorkloadFacts(
@@ -169,8 +175,10 @@ class InferenceWorkloadController:
             note=self._notes.get(known.key),
             observation=self._observations.get(known.key),
             latency_model_missing=self._missing_latency_model(known.workload),
-            now=datetime.now(UTC),
+            now=now,
             standing=standing,
+            avoided=self.rests.avoided(known.key, now),
+            last_moved_at=self.rests.last_moved_at(known.key),
         )
 
     def _missing_latency_model(self, workload: InferenceWorkload | None) -> str | None:
@@ -191,6 +199,7 @@ class InferenceWorkloadController:
         if (
             last is not None
             and (last.workload_uid, last.workload_generation) == (known.uid, known.generation)
+            and last.surging == self.surging(known.key)
             and (generation == last.deployment_generation or last.outcome is DeploymentOutcome.REFUSED)
         ):
             return last
@@ -199,8 +208,10 @@ class InferenceWorkloadController:
         return deployed
 
     async def _apply_deployment(self, known: KnownWorkload, workload: InferenceWorkload) -> _Deployed:
+        surging = self.surging(known.key)
+
         def made(outcome: DeploymentOutcome, generation: int = 0, message: str = "") -> _Deployed:
-            return _Deployed(known.uid, known.generation, generation, outcome, message)
+            return _Deployed(known.uid, known.generation, generation, outcome, message, surging)
 
         existing = await self._read_deployment(known.key)
         uid = None
@@ -213,7 +224,7 @@ class InferenceWorkloadController:
                 return made(DeploymentOutcome.NOT_OURS, 0, message)
             uid = existing["metadata"]["uid"]
         # Not forced when it is to be made: a Deployment that somebody makes meanwhile is not taken over.
-        manifest = deployment_manifest(workload, uid=uid)
+        manifest = deployment_manifest(workload, uid=uid, surging=surging)
         written = await apply.apply(self._client, DEPLOYMENTS, manifest, force=uid is not None)
         if written.done:
             return made(DeploymentOutcome.APPLIED, int(written.object["metadata"].get("generation") or 0))
@@ -261,6 +272,7 @@ class InferenceWorkloadController:
         self._observations.pop(key, None)
         self._deployed.pop(key, None)
         self._written.pop(key, None)
+        self.rests.forget(key)
 
 
 def _event(about: Regarding, finding: Finding) -> Event:

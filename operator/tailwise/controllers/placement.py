@@ -20,7 +20,6 @@ from tailwise.api.inference_workload import InferenceWorkloadSpec
 from tailwise.api.inference_workload_status import CandidateSummary
 from tailwise.api.labels import WORKLOAD_LABEL
 from tailwise.api.placement_policy import PlacementPolicy, Policy
-from tailwise.api.profile import ModelProfile
 from tailwise.cluster import apply, events
 from tailwise.cluster.apply import Outcome
 from tailwise.cluster.client import PODS, Client
@@ -28,13 +27,13 @@ from tailwise.cluster.events import Event, Regarding
 from tailwise.cluster.reflector import Key
 from tailwise.controllers.assessment import Assessment, Assessor
 from tailwise.controllers.inference_workload import InferenceWorkloadController
-from tailwise.controllers.live_load import count_standing
 from tailwise.controllers.prediction_tables import latency_model_of
 from tailwise.controllers.profiles import ProfileFailure
 from tailwise.controllers.refused_pods import RefusedPods
 from tailwise.controllers.registry import KnownWorkload
 from tailwise.controllers.remedy import RemedyFinder
 from tailwise.controllers.serving import serving_of
+from tailwise.controllers.standing_pods import StandingPods
 from tailwise.controllers.view import ClusterView, made_by
 from tailwise.controllers.workload_findings import describe_failure
 from tailwise.controllers.workload_status import PlacementNote, claimed_twice
@@ -113,49 +112,21 @@ class PlacementController:
     _opened: set[str] = field(default_factory=set)
     # Also who keeps the pods of a workload off a node for a while.
     refused: RefusedPods = field(init=False)
+    standing: StandingPods = field(init=False)
     _remedies: RemedyFinder = field(init=False)
 
     def __post_init__(self) -> None:
-        self.refused = RefusedPods(self.client, self.record)
+        self.refused = RefusedPods(self.client, self.record, self.workloads.rests, self.workload_changed)
+        self.standing = StandingPods(self.view, self.assessor, self.workloads)
         self._remedies = RemedyFinder(self.view, self.assessor)
 
     def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         """Follow what the watch tells of pods."""
-        self.assessor.pod_changed(old, new)
+        self.standing.pod_changed(old, new)
         gone = old is not None and new is None
-        if new is not None and new.workload and new.deleted_at is None and new.occupied_node:
-            self._reside(new)
         if old is not None and (gone or (new is not None and not new.waits)):
             self._opened.discard(old.uid)
             self._waits(Key(old.namespace, old.name), False)
-
-    def recover(self) -> None:
-        """Count pods that stand on nodes, and as coming load those that utilisation may not show yet."""
-        now = datetime.now(UTC)
-        for known in self.view.registry.workloads.values():
-            placed = self._served(known)
-            if placed is None:
-                continue
-            for pod in self.view.pods_of(known.key):
-                count_standing(self.assessor, pod, placed, now)
-
-    def workload_known(self, workload: Key) -> None:
-        """A workload came, changed, or had its model read: its pods count on their nodes as it says now."""
-        for pod in self.view.pods_of(workload):
-            if pod.occupied_node and not pod.gated and pod.deleted_at is None:
-                self._reside(pod)
-
-    def _reside(self, pod: Pod) -> None:
-        known = self.view.registry.workloads.get(Key(pod.namespace, pod.workload or ""))
-        placed = self._served(known) if known is not None else None
-        if placed is not None:
-            self.assessor.reside(pod, *placed)
-
-    def _served(self, known: KnownWorkload) -> tuple[InferenceWorkloadSpec, ModelProfile] | None:
-        profile = self.workloads.profile(known)
-        if known.workload is None or not isinstance(profile, ModelProfile):
-            return None
-        return known.workload.spec, profile
 
     async def reconcile(self, key: Key) -> float | None:
         """Place a pod, or say why not; returns when to try again."""
@@ -195,6 +166,7 @@ class PlacementController:
             reason, message = describe_failure(profile)
             return _Undecided(reason, message)
         spec = known.workload.spec
+        await self.view.storage.read_for(pod)
         await self.assessor.prepare(profile, serving_of(pod, spec), latency_model_of(spec))
         # From here to the return nothing is awaited.
         began = time.perf_counter()

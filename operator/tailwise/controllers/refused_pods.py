@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from tailwise.cluster import apply, events
 from tailwise.cluster.client import PODS, Client
 from tailwise.cluster.events import Event, Regarding
 from tailwise.cluster.reflector import Key
+from tailwise.controllers.rests import Rests
 from tailwise.domain.objects import Pod
 from tailwise.domain.refusal import SET_ASIDE, LookAgain, refusal_step
 
@@ -19,29 +20,24 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class RefusedPods:
-    """Deletes refused pods and remembers which nodes refused whose, for as long as ``SET_ASIDE``.
+    """Deletes refused pods and sets the nodes that refused them aside, for as long as ``SET_ASIDE``.
 
-    The memory is this process's own: the next one may try such a node once more, and learn the same.
+    ``changed`` is told whose set-aside nodes changed: they stand in the workload's status.
     """
 
     client: Client
     record: Callable[[Event], None]
-    _until: dict[Key, dict[str, datetime]] = field(default_factory=dict)
+    rests: Rests
+    changed: Callable[[Key], None]
 
     def set_aside(self, workload: Key, now: datetime) -> frozenset[str]:
         """Nodes that refused a pod of the workload a while ago."""
-        nodes = self._until.get(workload)
-        if nodes is None:
-            return frozenset()
-        for node in [node for node, until in nodes.items() if until <= now]:
-            del nodes[node]
-        if not nodes:
-            del self._until[workload]
-        return frozenset(nodes)
+        return self.rests.set_aside(workload, now)
 
     def avoid(self, workload: Key, node: str, until: datetime) -> None:
         """Keep the workload's pods off a node until then."""
-        self._until.setdefault(workload, {})[node] = until
+        self.rests.avoid(workload, node, until)
+        self.changed(workload)
 
     async def reconcile(self, pod: Pod, now: datetime) -> float | None:
         """Delete a pod that its node refused, if it still is as it was seen; returns when to look again."""

@@ -1,9 +1,10 @@
 """Moving pods that run, through the Eviction API, so that disruption budgets hold.
 
 Every few seconds: where each pod of a workload with ``spec.placement.relocation`` stands and what the best
-other node would be, the same way as for a new pod; ``domain.relocation`` decides. An evicted pod is made
-again by its controller, gated, and placed as any other, with the node it left set aside for a while.
-Nothing is moved on data that is stale: not knowing is no reason.
+other node would be, the same way as for a new pod; ``domain.relocation`` decides. A pod of our own Deployment
+gets its successor first (``surges``). Another is evicted, made again by its controller, gated, and placed as
+any other. The node that it left is set aside for a while. Nothing is moved on data that is stale: not knowing
+is no reason.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import aiohttp
@@ -20,24 +21,27 @@ from tailwise.api.inference_workload import InferenceWorkloadSpec
 from tailwise.api.inference_workload_status import PredictionSource
 from tailwise.api.placement_policy import Relocation, RelocationMode
 from tailwise.api.profile import ModelProfile
-from tailwise.cluster import apply, events
-from tailwise.cluster.client import PODS, ApiError, Client
-from tailwise.cluster.events import Event, Regarding
+from tailwise.cluster.client import ApiError, Client
+from tailwise.cluster.events import Event
 from tailwise.cluster.reflector import Key
 from tailwise.controllers.assessment import Assessor
 from tailwise.controllers.placement import PlacementController
 from tailwise.controllers.prediction_tables import latency_model_of
 from tailwise.controllers.registry import KnownWorkload
 from tailwise.controllers.serving import serving_of
+from tailwise.controllers.surges import Surges, evict
 from tailwise.controllers.view import ClusterView
 from tailwise.domain.objects import Pod
 from tailwise.domain.placement import before_placement
 from tailwise.domain.refusal import SET_ASIDE, is_remade
-from tailwise.domain.relocation import Memory, Move, Standpoint, relocate
+from tailwise.domain.relocation import Memory, Move, Standpoint, not_moved, relocate, remembered, rested
+from tailwise.domain.surge import LONGEST
 
 _LOGGER = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 15.0
+# What a surge waits for comes when it comes: it is looked at more often.
+_SURGE_SECONDS = 3.0
 
 
 @dataclass(slots=True)
@@ -45,7 +49,8 @@ class RelocationController:
     """``step`` looks at all pods once; ``run`` does so until cancelled.
 
     ``profile`` and ``observed`` tell a workload's profile and a pod's measured P90 in milliseconds, None
-    where there is none. ``set_aside`` keeps a workload's pods off a node until a time.
+    where there is none. ``set_aside`` keeps a workload's pods off a node until a time; ``moved`` keeps when
+    it was last moved.
     """
 
     client: Client
@@ -54,34 +59,37 @@ class RelocationController:
     profile: Callable[[KnownWorkload], object]
     observed: Callable[[Key, str], float | None]
     set_aside: Callable[[Key, str, datetime], None]
+    moved: Callable[[Key, datetime], None]
     record: Callable[[Event], None]
+    surges: Surges
     memory: Memory = field(default_factory=Memory)
 
     async def run(self) -> None:
         """Look, move, wait; an API server that does not answer is asked again the next time."""
+        looked_at = asyncio.get_running_loop().time()
         while True:
-            await asyncio.sleep(INTERVAL_SECONDS)
+            await asyncio.sleep(_SURGE_SECONDS)
             try:
-                await self.step(datetime.now(UTC))
+                await self.surges.step(datetime.now(UTC))
+                if asyncio.get_running_loop().time() - looked_at >= INTERVAL_SECONDS:
+                    looked_at = asyncio.get_running_loop().time()
+                    await self.step(datetime.now(UTC))
             except (ApiError, aiohttp.ClientError, TimeoutError, OSError) as error:
                 _LOGGER.warning("relocation: %s; trying again", error or type(error).__name__)
 
     async def step(self, now: datetime) -> None:
-        """Decide once and evict what is to move."""
+        """Decide once and move what is to move."""
         standpoints: list[Standpoint] = []
         for known in tuple(self.view.registry.workloads.values()):
             standpoints += await self._standpoints(known, now)
         before = self.memory
         self.memory, moves = relocate(before, standpoints, now)
         for move in moves:
-            if not await self._evict(move, now):
-                # The workload has not moved: it need not rest.
-                moved = {
-                    key: when for key, when in self.memory.moved.items() if key != move.standpoint.workload
-                }
-                if (earlier := before.moved.get(move.standpoint.workload)) is not None:
-                    moved[move.standpoint.workload] = earlier
-                self.memory = replace(self.memory, moved=moved)
+            workload = move.standpoint.workload
+            if await self._move(move, now):
+                self.moved(Key(*workload), now)
+            else:
+                self.memory = not_moved(self.memory, workload, before.moved.get(workload))
 
     async def _standpoints(self, known: KnownWorkload, now: datetime) -> list[Standpoint]:
         spec = known.workload.spec if known.workload is not None else None
@@ -136,35 +144,44 @@ class RelocationController:
                 policy=policy,
             )
 
-    async def _evict(self, move: Move, now: datetime) -> bool:
+    async def _move(self, move: Move, now: datetime) -> bool:
         at = move.standpoint
         workload = Key(*at.workload)
         pod = next((pod for pod in self.view.pods_of(workload) if pod.uid == at.uid), None)
-        if pod is None:
+        known = self.view.registry.workloads.get(workload)
+        if pod is None or known is None or known.workload is None:
             return False
-        evicted = await apply.evict(
-            self.client, pod.namespace, pod.name, uid=pod.uid, resource_version=pod.resource_version
-        )
-        about = {"object": f"Pod/{pod.namespace}/{pod.name}"}
-        if not evicted.done:
-            _LOGGER.info("not moved off %s: %s", at.node, evicted.message, extra=about)
+        surge = self.surges.possible(workload)
+        if not surge and not await evict(self.client, self.record, pod, move):
             return False
         lasting = max(SET_ASIDE, timedelta(seconds=at.policy.for_seconds))
-        self.set_aside(workload, at.node, now + lasting)
-        regarding = Regarding.of(PODS, pod.namespace, pod.name, pod.uid)
-        self.record(events.moved(regarding, at.node, move.message()))
-        _LOGGER.info("moved off %s: %s", at.node, move.message(), extra=about)
+        self.set_aside(workload, at.node, now + lasting + (LONGEST if surge else timedelta()))
+        if surge:
+            self.surges.begin(workload, move, known.workload.spec.replicas, now)
         return True
+
+    def done(self, move: Move) -> None:
+        """A move that began with a surge is over: only now its nodes are as they will be."""
+        nodes = (move.standpoint.node, move.standpoint.better_node)
+        self.memory = rested(self.memory, nodes, datetime.now(UTC))
 
 
 def relocation_by(placement: PlacementController) -> RelocationController:
     """Relocation beside this placement: what it moves, that places."""
-    return RelocationController(
+    rests = placement.workloads.rests
+    surges = Surges(placement.client, placement.view, placement.record, placement.workload_changed)
+    placement.workloads.surging = surges.replicas
+    controller = RelocationController(
         placement.client,
         placement.view,
         placement.assessor,
         placement.workloads.profile,
         placement.workloads.observed_milliseconds,
         placement.refused.avoid,
+        rests.moved,
         placement.record,
+        surges,
+        remembered({(key.namespace, key.name): at for key, at in rests.moves.items()}, datetime.now(UTC)),
     )
+    surges.done = controller.done
+    return controller

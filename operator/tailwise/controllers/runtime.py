@@ -97,6 +97,7 @@ class Runtime:
         self._view = cluster_view(
             self._client, options.namespace, self.registry, self.metrics.watch_restarted
         )
+        self._closing.append(self._view.storage.close)
         self._assessor = Assessor(self._view, PriorPredictor())
         self._profiles = ProfileStore(
             self._inspect,
@@ -193,7 +194,8 @@ class Runtime:
             len(self.registry.workloads),
             len(self._view.hardware),
         )
-        self._placement.recover()
+        self._workload.rests.recover(self.registry.workloads.values())
+        self._placement.standing.recover(datetime.now(UTC))
         self._run(
             "placement workers", self._pods.run(self.options.placement_workers, self._placement.reconcile)
         )
@@ -237,7 +239,7 @@ class Runtime:
         self._workloads.add(known.key)
         self._add_gated(known.key)
         if self._started:
-            self._placement.workload_known(known.key)
+            self._placement.standing.workload_known(known.key)
         asks = None
         if known.workload is not None and event != "DELETED":
             asks = ProfileQuestion.of(known.workload.spec, known.key.namespace)
@@ -272,7 +274,7 @@ class Runtime:
         view.interests.undecided_pod = self._pods.add
         view.interests.workload_pods = self._workloads.add
         view.interests.capacity = self._capacity_changed
-        view.interests.hardware = self._assessor.hardware_changed
+        view.interests.hardware = self._placement.standing.hardware_changed
         view.interests.event = self._recorder.record
         view.interests.pod = self._pod_changed
 
@@ -300,7 +302,7 @@ class Runtime:
         for key in self._askers.of(question):
             self._workloads.add(key)
             self._add_gated(key)
-            self._placement.workload_known(key)
+            self._placement.standing.workload_known(key)
 
     def _standing(self, pods: Sequence[Pod], policy: PlacementPolicy) -> Mapping[str, Standing]:
         return self._assessor.standing(pods, datetime.now(UTC), policy.max_data_age_seconds)

@@ -7,6 +7,7 @@ listed before a pod with a claim waits for its node. From then on they are follo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +20,7 @@ from tailwise.domain.storage import Claim, ClaimKey, StorageClass, StorageState,
 
 _LOGGER = logging.getLogger(__name__)
 
-# For how long a decision waits for the first lists; the pod is tried again once they are there.
+# For how long decisions wait for the first lists; after that their pods are tried again once they are there.
 _FIRST_LISTS_SECONDS = 10.0
 
 
@@ -36,6 +37,8 @@ class StorageView:
         self._state = state
         self._changed = changed
         self._task: asyncio.Task[None] | None = None
+        self._wait_until = 0.0
+        self._read = asyncio.Event()
 
         def claim_put(_: Key, *versions: Claim) -> None:
             if versions[-1] != versions[0] or len(versions) == 1:
@@ -85,13 +88,10 @@ class StorageView:
         if self._task is None:
             _LOGGER.info("pod %s/%s uses claims: following volumes", pod.namespace, pod.name)
             self._task = asyncio.create_task(self._follow(), name="storage")
-        until = asyncio.get_running_loop().time() + _FIRST_LISTS_SECONDS
-        for reflector in self._reflectors:
-            left = max(0.0, until - asyncio.get_running_loop().time())
-            try:
-                await asyncio.wait_for(reflector.synced.wait(), left)
-            except TimeoutError:
-                return
+            self._wait_until = asyncio.get_running_loop().time() + _FIRST_LISTS_SECONDS
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._wait_until):
+                await self._read.wait()
 
     async def read(self) -> None:
         """Take the lists once, with no watches after them.
@@ -114,4 +114,5 @@ class StorageView:
             for reflector in self._reflectors:
                 await reflector.synced.wait()
             self._state.complete = True
+            self._read.set()
             self._changed()

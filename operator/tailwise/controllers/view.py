@@ -50,7 +50,8 @@ class Interests:
     undecided_pod: Callable[[Key], None] = lambda _: None
     workload_pods: Callable[[Key], None] = lambda _: None
     capacity: Callable[[], None] = lambda: None
-    hardware: Callable[[], None] = lambda: None
+    # The node whose hardware came, changed or went.
+    hardware: Callable[[str], None] = lambda _: None
     event: Callable[[Event], None] = lambda _: None
     pod: Callable[[Pod | None, Pod | None], None] = lambda _old, _new: None
 
@@ -138,8 +139,8 @@ def cluster_view(
         view.state.remove_node(key.name)
         interests.capacity()
 
-    def hardware_changed(*_: object) -> None:
-        interests.hardware()
+    def hardware_changed(_: Key, *versions: NodeHardware) -> None:
+        interests.hardware(versions[-1].node)
         interests.capacity()
 
     def storage_changed() -> None:

@@ -16,6 +16,7 @@ from typing import TypedDict
 from tailwise.api.conditions import INFERENCE_WORKLOAD_CONDITIONS, Reason
 from tailwise.api.inference_workload_status import (
     MAX_PLACEMENTS,
+    AvoidedNode,
     CandidateSummary,
     InferenceWorkloadStatus,
     Placement,
@@ -84,6 +85,8 @@ class WorkloadFacts:
     now: datetime
     # What is predicted now for pods where they stand, by uid.
     standing: Mapping[str, Standing] = field(default_factory=dict)
+    avoided: tuple[AvoidedNode, ...] = ()
+    last_moved_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,8 @@ def workload_verdict(facts: WorkloadFacts) -> WorkloadVerdict:
         observed_p90_milliseconds=_observed(before.observed_p90_milliseconds, facts.observation),
         candidates=facts.note.candidates if facts.note and facts.note.candidates else before.candidates,
         latency_model=_serving(facts),
+        avoided_nodes=facts.avoided,
+        last_moved_at=facts.last_moved_at,
     )
     return WorkloadVerdict(status, found)
 

@@ -11,8 +11,8 @@ again the next time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from tailwise.api.placement_policy import Relocation, RelocationMode
@@ -99,6 +99,23 @@ class Memory:
     moved: Mapping[WorkloadKey, datetime] = field(default_factory=dict)
     moves: tuple[datetime, ...] = ()
     touched: Mapping[str, datetime] = field(default_factory=dict)
+
+
+def remembered(moved: Mapping[WorkloadKey, datetime], now: datetime, budget: Budget | None = None) -> Memory:
+    """What a new process must know of the one before: rests and the budget; reasons begin to count anew."""
+    within = (budget or Budget()).within
+    return Memory(moved=moved, moves=tuple(sorted(when for when in moved.values() if now - when < within)))
+
+
+def not_moved(memory: Memory, workload: WorkloadKey, before: datetime | None) -> Memory:
+    """The memory where a move came to nothing: the workload need not rest, unless for one before."""
+    moved = {key: when for key, when in memory.moved.items() if key != workload}
+    return replace(memory, moved=moved if before is None else moved | {workload: before})
+
+
+def rested(memory: Memory, nodes: Collection[str], now: datetime) -> Memory:
+    """The memory where a move that took its time is done only now: what changed on its nodes rests anew."""
+    return replace(memory, touched={**memory.touched, **dict.fromkeys(nodes, now)})
 
 
 def relocate(

@@ -80,8 +80,9 @@ class ClusterSnapshot:
     ``requested`` maps a resource (``pods`` included) to an array (nodes,); a resource that nobody asked for
     is missing. ``workload_nodes`` maps (namespace, workload) to the number of its pods on each node.
     ``groups`` maps a namespace to its groups of pods, and these to the number of pods on each node;
-    ``repelling`` are the groups with anti-affinity of their own. ``claim_users`` maps a claim to the uids of
-    the pods on nodes that use it; ``storage`` is None until it has been read.
+    ``repelling`` are the groups with anti-affinity of their own. ``claim_users`` maps a claim to the pods
+    on nodes that use it, uid to node; the node is empty once it is bound. ``storage`` is None until it has
+    been read.
     """
 
     table: NodeTable
@@ -90,7 +91,7 @@ class ClusterSnapshot:
     workload_nodes: Mapping[tuple[str, str], Mapping[str, int]]
     groups: Mapping[str, Mapping[PodGroup, Mapping[str, int]]]
     repelling: frozenset[PodGroup]
-    claim_users: Mapping[ClaimKey, frozenset[str]] = field(default_factory=dict)
+    claim_users: Mapping[ClaimKey, Mapping[str, str]] = field(default_factory=dict)
     storage: Storage | None = None
 
     def __len__(self) -> int:

@@ -52,7 +52,7 @@ class ClusterState:
         self._groups: dict[str, dict[PodGroup, Mapping[str, int]]] = {}
         self._handed_out: set[str] = set()  # namespaces whose groups a snapshot holds: copy before writing
         self._repelling: frozenset[PodGroup] = frozenset()
-        self._claim_users: dict[ClaimKey, frozenset[str]] = {}
+        self._claim_users: dict[ClaimKey, Mapping[str, str]] = {}
         self._table: NodeTable = node_table(())
         self._changed_nodes: dict[str, Node | None] = {}
         self._requested: dict[str, Counts] = {}
@@ -153,8 +153,12 @@ class ClusterState:
             self._ports[key] = (*self._ports.get(key, ()), PortUse(node, port.address))
         self._count_workload(pod, node, 1)
         self._count_group(pod.group, node, 1)
-        for key in _claims_of(pod):
-            self._claim_users[key] = self._claim_users.get(key, frozenset[str]()) | {pod.uid}
+        for claim in _claims_of(pod):
+            # Replaced, never changed: snapshots hold the mapping.
+            self._claim_users[claim] = {
+                **self._claim_users.get(claim, {}),
+                pod.uid: "" if pod.node_name else node,
+            }
         self._changed_usage.add(node)
         self._last = None
 
@@ -171,10 +175,10 @@ class ClusterState:
             self._free_port((port.protocol, port.port), PortUse(node, port.address))
         self._count_workload(pod, node, -1)
         self._count_group(pod.group, node, -1)
-        for key in _claims_of(pod):
-            self._claim_users[key] -= {pod.uid}
-            if not self._claim_users[key]:
-                del self._claim_users[key]
+        for claim in _claims_of(pod):
+            users = {uid: where for uid, where in self._claim_users.pop(claim).items() if uid != pod.uid}
+            if users:
+                self._claim_users[claim] = users
         self._changed_usage.add(node)
         self._last = None
 

@@ -87,7 +87,7 @@ def check_volumes(pod: Pod, snapshot: ClusterSnapshot, verdicts: Verdicts) -> Ve
     claims = [storage.claims[ClaimKey(pod.namespace, use.name)] for use in pod.claims]
     everywhere = np.ones(len(table), dtype=np.bool_)
     for claim, use in zip(claims, pod.claims, strict=True):
-        users = snapshot.claim_users.get(claim.key, frozenset()) - {pod.uid}
+        users = snapshot.claim_users.get(claim.key, {}).keys() - {pod.uid}
         if users and not use.ephemeral and _READ_WRITE_ONCE_POD in claim.access_modes:
             verdicts = verdicts.refuse(everywhere, Refusal(Filter.CLAIM_IN_USE))
     bound = [storage.volumes.get(claim.volume_name) for claim in claims if claim.bound]
@@ -96,7 +96,7 @@ def check_volumes(pod: Pod, snapshot: ClusterSnapshot, verdicts: Verdicts) -> Ve
             verdicts = verdicts.refuse(~_reached(volume, table), Refusal(Filter.VOLUME_AFFINITY))
     unbound = [claim for claim in claims if not claim.bound]
     if unbound:
-        verdicts = verdicts.refuse(~_found(unbound, storage, table), Refusal(Filter.NO_VOLUME))
+        verdicts = verdicts.refuse(~_found(unbound, storage, snapshot), Refusal(Filter.NO_VOLUME))
     if None in bound:
         verdicts = verdicts.refuse(everywhere, Refusal(Filter.VOLUME_GONE))
     # The claims of generic ephemeral volumes are passed over by VolumeZone.
@@ -115,10 +115,11 @@ def _reached(volume: Volume, table: NodeTable) -> Bools:
     return any_term(volume.terms, table, nameless=True)
 
 
-def _found(claims: Sequence[Claim], storage: Storage, table: NodeTable) -> Bools:
+def _found(claims: Sequence[Claim], storage: Storage, snapshot: ClusterSnapshot) -> Bools:
     """Nodes (nodes,) where each claim finds a volume that is there or may have one made (FindPodVolumes)."""
+    table = snapshot.table
     found = np.ones(len(table), dtype=np.bool_)
-    taken: dict[str, Bools] = {}
+    taken = _spoken_for({claim.key for claim in claims}, storage, snapshot)
     # The least claims choose first, each the least volume: what a node has left depends on the node.
     for claim in sorted(claims, key=lambda each: each.wanted_bytes):
         if claim.selected_node:
@@ -131,18 +132,26 @@ def _found(claims: Sequence[Claim], storage: Storage, table: NodeTable) -> Bools
     return found
 
 
+def _spoken_for(own: set[ClaimKey], storage: Storage, snapshot: ClusterSnapshot) -> dict[str, Bools]:
+    """Volumes that other claims will take, whose pods are on their way to a node: taken from everywhere."""
+    table = snapshot.table
+    taken: dict[str, Bools] = {}
+    for key, users in snapshot.claim_users.items():
+        claim = storage.claims.get(key)
+        places = [table.index[node] for node in users.values() if node in table.index]
+        if not places or key in own or claim is None or claim.bound or not storage.waits(claim):
+            continue
+        for volume in _candidates(claim, storage):
+            if volume.name not in taken and _reached(volume, table)[places[0]]:
+                taken[volume.name] = np.ones(len(table), dtype=np.bool_)
+                break
+    return taken
+
+
 def _matched(claim: Claim, storage: Storage, table: NodeTable, taken: dict[str, Bools]) -> Bools:
     """Nodes (nodes,) where a volume that is there suits; it is noted in ``taken`` (FindMatchingVolume)."""
-    suitable = sorted(_suitable(claim, storage), key=lambda each: each.capacity_bytes)
-    kept = [volume for volume in suitable if volume.kept_for(claim)]
-    if kept:
-        return _reached(kept[0], table)
     left = np.ones(len(table), dtype=np.bool_)
-    for volume in suitable:
-        if not volume.available or not _chosen_by_labels(claim, volume):
-            continue
-        if not claim.access_modes <= volume.access_modes:
-            continue
+    for volume in _candidates(claim, storage):
         taking = left & _reached(volume, table)
         if volume.name in taken:
             taking &= ~taken[volume.name]
@@ -151,6 +160,17 @@ def _matched(claim: Claim, storage: Storage, table: NodeTable, taken: dict[str, 
         if not left.any():
             break
     return ~left
+
+
+def _candidates(claim: Claim, storage: Storage) -> list[Volume]:
+    """Volumes that the claim may take, the least first; only the one that is kept for it, if one is."""
+    suitable = sorted(_suitable(claim, storage), key=lambda each: each.capacity_bytes)
+    kept = [volume for volume in suitable if volume.kept_for(claim)]
+    return kept[:1] or [
+        volume
+        for volume in suitable
+        if volume.available and _chosen_by_labels(claim, volume) and claim.access_modes <= volume.access_modes
+    ]
 
 
 def _suitable(claim: Claim, storage: Storage) -> Iterator[Volume]:

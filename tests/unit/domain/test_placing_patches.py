@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from tailwise.api.inference_workload_status import PlacementResult, PredictionSource
 from tailwise.api.labels import PLACEMENT_GATE
-from tailwise.domain.filtering import selected
 from tailwise.domain.parse import pod_from_object
 from tailwise.domain.placement import (
     PlacementError,
@@ -24,6 +23,7 @@ from tailwise.domain.placement import (
     require_node,
 )
 from tailwise.domain.record import PlacementRecord
+from tailwise.domain.selection import selected
 from tailwise.domain.snapshot import node_table
 from tests.unit.domain.builders import node, pod, pod_object
 

@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 
 from tailwise.api.placement_policy import Relocation, RelocationMode
-from tailwise.domain.relocation import Budget, Memory, Move, Standpoint, relocate
+from tailwise.domain.relocation import (
+    Budget,
+    Memory,
+    Move,
+    Standpoint,
+    not_moved,
+    relocate,
+    remembered,
+    rested,
+)
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 STEP = timedelta(seconds=15)
@@ -240,3 +249,34 @@ def test_under_steady_load_everybody_stays_once_all_stand_well(mode: str) -> Non
     last = START + timedelta(hours=HOURS - 3)
     assert steady.moves
     assert not [move for move in steady.moves if move[0] > last], steady.moves[-3:]
+
+
+# ---- what outlives a process
+
+
+def test_the_next_process_keeps_the_rests_and_the_budget() -> None:
+    moved = {("default", f"p{n}"): START - timedelta(seconds=60 * n) for n in range(1, 4)}
+    memory = remembered(moved, START)
+    pods = [standpoint(f"p{n}", node=f"a{n}", better_node=f"b{n}") for n in range(9)]
+    memory, _ = relocate(memory, pods, START)
+    # Three of six moves in ten minutes are made already, by workloads that rest for a quarter of an hour.
+    memory, moves = relocate(memory, pods, START + timedelta(seconds=120))
+    assert len(moves) == 3
+    assert not {move.standpoint.workload for move in moves} & moved.keys()
+
+
+def test_a_move_that_came_to_nothing_is_no_reason_to_rest() -> None:
+    memory, _ = relocate(Memory(), [standpoint()], START)
+    memory, moves = relocate(memory, [standpoint()], START + timedelta(seconds=120))
+    assert moves
+    assert not not_moved(memory, ("default", "p"), None).moved
+    assert not_moved(memory, ("default", "p"), START).moved == {("default", "p"): START}
+
+
+def test_nodes_rest_from_the_end_of_a_move_that_took_its_time() -> None:
+    late = START + timedelta(seconds=100)
+    memory, _ = relocate(Memory(), [standpoint()], START)
+    assert relocate(memory, [standpoint()], START + timedelta(seconds=120))[1]
+    memory = rested(memory, ["b"], late)
+    assert not relocate(memory, [standpoint()], START + timedelta(seconds=219))[1]
+    assert relocate(memory, [standpoint()], START + timedelta(seconds=220))[1]

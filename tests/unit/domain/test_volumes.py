@@ -1,6 +1,7 @@
 """Claims and volumes rule by rule; that the rules are kube-scheduler's is shown against the real one."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -88,12 +89,18 @@ def verdicts(
     read: bool = True,
 ) -> list[str]:
     """Why each node was refused, "" where it fits."""
-    state = ClusterState()
-    for each in nodes:
-        state.put_node(each)
+    state = _state(*storage, nodes=nodes)
     for resident in residents:
         state.put_pod(resident)
     state.storage.complete = read
+    return _words(candidate, state)
+
+
+def _state(*storage: Object, nodes: Sequence[Node]) -> ClusterState:
+    state = ClusterState()
+    for each in nodes:
+        state.put_node(each)
+    state.storage.complete = True
     for obj in storage:
         name = obj["metadata"]["name"]
         if "provisioner" in obj:
@@ -103,8 +110,12 @@ def verdicts(
         else:
             made = claim_from_object(obj)
             state.storage.put_claim(made.key, made)
+    return state
+
+
+def _words(candidate: Pod, state: ClusterState) -> list[str]:
     found = filter_nodes(candidate, state.snapshot())
-    refusals = [found.of(place) for place in range(len(nodes))]
+    refusals = [found.of(place) for place in range(len(found.names))]
     return ["" if refusal is None else refusal.words for refusal in refusals]
 
 
@@ -203,6 +214,19 @@ def test_two_claims_need_two_volumes_and_the_lesser_takes_the_lesser() -> None:
     assert verdicts(both, *claims, one, ten) == ["", ""]
     # On rack b the small claim can only take the large volume, and leaves none.
     assert verdicts(both, *claims, volume("one", at="a"), ten) == ["", NO_VOLUME]
+
+
+def test_a_volume_that_a_pod_on_its_way_will_take_is_taken() -> None:
+    here, there = volume("here", at="a"), volume("there", at="b")
+    storage = (storage_class(), claim("c"), claim("d"), here, there)
+    state = _state(*storage, nodes=RACKS)
+    assert _words(asking("c"), state) == _words(asking("d"), state) == ["", ""]
+    first = asking("c")
+    state.put_pod(first)
+    state.assume(first, "node-a")
+    assert _words(replace(asking("d"), uid="second"), state) == [NO_VOLUME, ""]
+    state.remove_pod(first.uid)
+    assert _words(replace(asking("d"), uid="second"), state) == ["", ""]
 
 
 def test_a_volume_is_made_where_its_class_allows() -> None:
