@@ -1,15 +1,20 @@
 """What a user of kubectl sees of the two kinds."""
 
+import contextlib
 import subprocess
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-from kubernetes_asyncio.client import ApiClient, CustomObjectsApi
+import yaml
+from kubernetes_asyncio.client import ApiClient
 
 from tailwise.api.labels import GROUP, VERSION
 from tests.api.test_schema_refusals import MINIMAL, create_workload
-from tests.cluster import binaries
+from tests.cluster import api as cluster_api
+from tests.cluster import binaries, crds, processes
 from tests.cluster.controlplane import ControlPlane
+from tests.cluster.locks import Progress
+from tests.operator.stage import until
 
 
 @pytest.fixture(scope="session")
@@ -47,10 +52,34 @@ def test_kubectl_explain_teaches(
     assert "<no description>" not in told
 
 
+@pytest.fixture
+def unserved(control_plane: ControlPlane, progress: Progress) -> Iterator[str]:
+    """The kind under another group, by name: an operator of the session would write the status itself."""
+    api = cluster_api.connect(control_plane)
+    kind = yaml.safe_load((crds.DIRECTORY / f"{GROUP}_inferenceworkloads.yaml").read_text())
+    name = "inferenceworkloads.columns.example.com"
+    kind["metadata"]["name"], kind["spec"]["group"] = name, "columns.example.com"
+    for shared in ("shortNames", "categories"):
+        del kind["spec"]["names"][shared]
+    api.apply(kind)
+    try:
+        processes.wait_until_ready("the copy", lambda: crds.not_served(api, (name,)), progress=progress)
+        yield name
+    finally:
+        api.request("DELETE", api.path(kind))
+
+
 async def test_kubectl_get_shows_the_columns_of_the_design(
-    control_plane: ControlPlane, kubectl_program: str, api: ApiClient, namespace: str
+    control_plane: ControlPlane, kubectl_program: str, namespace: str, unserved: str
 ) -> None:
-    await create_workload(api, namespace, MINIMAL, "resnet50")
+    api = cluster_api.connect(control_plane)
+    plural, _, group = unserved.partition(".")
+    made = {
+        "apiVersion": f"{group}/{VERSION}",
+        "kind": "InferenceWorkload",
+        "metadata": {"name": "resnet50", "namespace": namespace},
+        "spec": MINIMAL,
+    }
     status = {
         "conditions": [
             {
@@ -66,17 +95,18 @@ async def test_kubectl_get_shows_the_columns_of_the_design(
         "predictedP90Milliseconds": 81,
         "observedP90Milliseconds": 84,
     }
-    custom: Any = CustomObjectsApi(api)
-    await custom.patch_namespaced_custom_object_status(
-        GROUP,
-        VERSION,
-        namespace,
-        "inferenceworkloads",
-        "resnet50",
-        {"status": status},
-        _content_type="application/merge-patch+json",
-    )
-    head, row = kubectl(kubectl_program, control_plane, "-n", namespace, "get", "iw").splitlines()
+    path = f"/apis/{group}/{VERSION}/namespaces/{namespace}/{plural}"
+
+    async def created() -> bool:
+        # A kind that is established is served a moment later.
+        with contextlib.suppress(cluster_api.ApiError):
+            api.request("POST", path, made)
+            return True
+        return False
+
+    await until(created, "an object of the copied kind")
+    api.request("PATCH", f"{path}/resnet50/status", {"status": status}, "application/merge-patch+json")
+    head, row = kubectl(kubectl_program, control_plane, "-n", namespace, "get", unserved).splitlines()
     columns = ["NAME", "READY", "REPLICAS", "PLACED", "SLO(MS)", "PREDICTED(MS)", "OBSERVED(MS)", "AGE"]
     assert head.split() == columns
     assert row.split()[:-1] == ["resnet50", "True", "3", "2", "100", "81", "84"]

@@ -21,11 +21,12 @@ def apply(api: Api, progress: Progress = say) -> tuple[str, ...]:
         api.apply(manifest)
     names = tuple(str(manifest["metadata"]["name"]) for manifest in manifests)
     if names:
-        processes.wait_until_ready("CRDs", lambda: _not_served(api, names), progress=progress)
+        processes.wait_until_ready("CRDs", lambda: not_served(api, names), progress=progress)
     return names
 
 
-def _not_served(api: Api, names: Sequence[str]) -> str | None:
+def not_served(api: Api, names: Sequence[str]) -> str | None:
+    """Which of these definitions are not established yet; None when all are."""
     waiting = []
     for name in names:
         path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
