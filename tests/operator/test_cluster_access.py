@@ -11,7 +11,16 @@ import pytest_asyncio
 
 from tailwise.api.hardware import MeasuredSpeed, NodeHardware
 from tailwise.cluster import apply, events
-from tailwise.cluster.client import CONFIG_MAPS, EVENTS, LEASES, PODS, ApiError, Client, connect
+from tailwise.cluster.client import (
+    CONFIG_MAPS,
+    EVENTS,
+    INFERENCE_WORKLOADS,
+    LEASES,
+    PODS,
+    ApiError,
+    Client,
+    connect,
+)
 from tailwise.cluster.hardware import HardwareError, config_map, hardware_from_object
 from tailwise.cluster.lease import Lease, LeaseLostError, LeaseTimes
 from tailwise.cluster.reflector import Key, Listener, Reflector, Selection
@@ -199,11 +208,12 @@ async def test_an_event_is_told_once_however_often_it_happens_and_by_however_man
     client: Client, namespace: str
 ) -> None:
     pod = events.Regarding.of(PODS, namespace, "p", "uid-1")
+    about = events.Regarding.of(INFERENCE_WORKLOADS, namespace, "w", "uid-w")
     for process in ("one", "two"):
         recorder = events.Recorder(client, process)
         async with running(recorder.run()):
             for attempt in range(20):
-                recorder.record(events.no_feasible_node(pod, f"0/3 nodes fit: attempt {attempt}"))
+                recorder.record(events.no_feasible_node(pod, f"0/3 nodes fit: attempt {attempt}", about))
             recorder.record(events.unknown_workload(pod, "nobody"))
             await recorder.drain(20)
             assert recorder.dropped == 0
@@ -220,16 +230,34 @@ async def test_a_burst_of_events_is_told_before_the_process_ends(client: Client,
     async with running(recorder.run()):
         for number in range(300):
             pod = events.Regarding.of(PODS, namespace, f"p{number}", f"uid-{number}")
-            recorder.record(events.placed(pod, "node-a"))
+            recorder.record(events.unknown_workload(pod, "nobody"))
         await recorder.drain(60)
     assert recorder.dropped == 0
     listed = await client.request("GET", EVENTS.path(namespace))
     assert len({item["regarding"]["name"] for item in listed["items"]}) == 300
 
 
+async def test_of_a_workloads_many_placements_the_first_are_told_and_the_rest_are_counted(
+    client: Client, namespace: str
+) -> None:
+    recorder = events.Recorder(client, "one")
+    workloads = [events.Regarding.of(INFERENCE_WORKLOADS, namespace, name, name) for name in ("big", "small")]
+    async with running(recorder.run()):
+        for number in range(103):
+            about = workloads[number >= 100]
+            pod = events.Regarding.of(PODS, namespace, f"p{number}", f"uid-{number}")
+            recorder.record(events.placed(pod, f"node-{number}", about))
+        await recorder.drain(60)
+    assert recorder.dropped == 0
+    items = (await client.request("GET", EVENTS.path(namespace)))["items"]
+    told = {item["regarding"]["name"]: item["note"] for item in items}
+    assert {f"p{number}" for number in (*range(10), 100, 101, 102)} == told.keys() - {"big"}
+    assert told["big"] == "90 more pods: Placed, the last of them p99: Placed on node-99"
+
+
 async def test_events_that_cannot_be_told_do_not_hold_the_process_up(client: Client) -> None:
     recorder = events.Recorder(client, "one")  # nobody posts, as when the API server has gone first
-    recorder.record(events.placed(events.Regarding.of(PODS, "default", "p", "uid"), "node-a"))
+    recorder.record(events.unknown_workload(events.Regarding.of(PODS, "default", "p", "uid"), "nobody"))
     await asyncio.wait_for(recorder.drain(0.1), 20)
 
 

@@ -30,7 +30,11 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Outcome of a write; ``object`` is what the API server holds now, empty unless done."""
+    """Outcome of a write; ``object`` is what the API server holds now.
+
+    It is empty unless done, and after writes whose answer nobody reads: of a status, by JSON patch, of a
+    binding or an eviction.
+    """
 
     outcome: Outcome
     object: Mapping[str, Any]
@@ -74,7 +78,7 @@ async def apply_status(
 ) -> Written:
     """Server-side apply of the whole of ``status``: what is left out of it is removed.
 
-    Not found when the object of this uid is gone, also when another took its name.
+    The answer is not read. Not found when the object of this uid is gone, also when another took its name.
     """
     metadata = {"name": name, "uid": uid} | ({"namespace": namespace} if namespace else {})
     manifest = {
@@ -85,7 +89,7 @@ async def apply_status(
     }
     path = resource.path(namespace, name, "status")
     query = {**_APPLY_QUERY, "force": "true"}
-    written = await _write(client, ("PATCH", path), manifest, ContentType.APPLY, query)
+    written = await _write(client, ("PATCH", path), manifest, ContentType.APPLY, query, read_answer=False)
     if written.outcome is Outcome.CONFLICT:
         return Written(Outcome.NOT_FOUND, {}, written.message)
     return written
@@ -98,10 +102,15 @@ async def patch_json(
     name: str,
     operations: Sequence[Mapping[str, Any]],
 ) -> Written:
-    """JSON patch (RFC 6902). Preconditions are ``test`` operations; one that fails is a conflict."""
+    """JSON patch (RFC 6902). Preconditions are ``test`` operations; one that fails is a conflict.
+
+    The answer is not read: there are as many of these as there are pods.
+    """
     path = resource.path(namespace, name)
     query = {"fieldManager": OPERATOR_FIELD_MANAGER}
-    written = await _write(client, ("PATCH", path), list(operations), ContentType.JSON_PATCH, query)
+    written = await _write(
+        client, ("PATCH", path), list(operations), ContentType.JSON_PATCH, query, read_answer=False
+    )
     if written.outcome is Outcome.REFUSED and _is_failed_test(written.message):
         return Written(Outcome.CONFLICT, {}, written.message)
     return written
@@ -117,12 +126,13 @@ async def merge_patch(
     )
 
 
-async def create(client: Client, resource: Resource, manifest: Mapping[str, Any]) -> Written:
+async def create(
+    client: Client, resource: Resource, manifest: Mapping[str, Any], *, read_answer: bool = True
+) -> Written:
     """Create an object; a conflict when one of this name exists."""
     path = resource.path(manifest["metadata"].get("namespace"))
-    return await _write(
-        client, ("POST", path), manifest, ContentType.JSON, {"fieldManager": OPERATOR_FIELD_MANAGER}
-    )
+    query = {"fieldManager": OPERATOR_FIELD_MANAGER}
+    return await _write(client, ("POST", path), manifest, ContentType.JSON, query, read_answer=read_answer)
 
 
 async def replace(client: Client, resource: Resource, manifest: Mapping[str, Any]) -> Written:
@@ -173,7 +183,7 @@ async def bind(
         "target": {"apiVersion": "v1", "kind": "Node", "name": node},
     }
     path = PODS.path(namespace, name, "binding")
-    return await _write(client, ("POST", path), binding, ContentType.JSON, {})
+    return await _write(client, ("POST", path), binding, ContentType.JSON, {}, read_answer=False)
 
 
 async def evict(client: Client, namespace: str, name: str, *, uid: str, resource_version: str) -> Written:
@@ -186,7 +196,7 @@ async def evict(client: Client, namespace: str, name: str, *, uid: str, resource
     }
     path = PODS.path(namespace, name, "eviction")
     try:
-        return await _write(client, ("POST", path), eviction, ContentType.JSON, {})
+        return await _write(client, ("POST", path), eviction, ContentType.JSON, {}, read_answer=False)
     except ApiError as error:
         # A disruption budget says no, or not now (429): for the caller this pod is not to be had.
         if error.code != HTTPStatus.TOO_MANY_REQUESTS:
@@ -195,10 +205,18 @@ async def evict(client: Client, namespace: str, name: str, *, uid: str, resource
 
 
 async def _write(
-    client: Client, target: tuple[str, str], body: Any, content_type: ContentType, query: Mapping[str, str]
+    client: Client,
+    target: tuple[str, str],
+    body: Any,
+    content_type: ContentType,
+    query: Mapping[str, str],
+    *,
+    read_answer: bool = True,
 ) -> Written:
     try:
-        answer = await client.request(*target, query=query, body=body, content_type=content_type)
+        answer = await client.request(
+            *target, query=query, body=body, content_type=content_type, read_answer=read_answer
+        )
     except ApiError as error:
         # A field that the schema does not know is a 500 in server-side apply, and refused all the same.
         unknown_field = error.code == HTTPStatus.INTERNAL_SERVER_ERROR and "typed patch" in error.message

@@ -40,6 +40,11 @@ class ContentType(StrEnum):
     APPLY = "application/apply-patch+yaml"
 
 
+# What the answer to a write is asked as where nobody reads it: the metadata alone. The API server then writes
+# out 1.6 kB instead of 2.9 for a pod, which is a third of what a patch costs it.
+_METADATA_ALONE = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+
+
 @dataclass(frozen=True, slots=True)
 class Resource:
     """A kind as the API server's paths name it."""
@@ -119,20 +124,24 @@ class Client:
         body: Any = None,
         content_type: ContentType = ContentType.JSON,
         timeout_seconds: float = 30.0,
+        read_answer: bool = True,
     ) -> dict[str, Any]:
-        """Send one request and return the JSON of its answer.
+        """Send one request and return the JSON of its answer; nothing where that is not to be read.
 
         Raises:
             ApiError: the API server refused.
             aiohttp.ClientError, TimeoutError: it did not answer.
         """
         limits = aiohttp.ClientTimeout(total=timeout_seconds)
-        response = await self._send(method, path, limits, query=query, body=body, content_type=content_type)
+        accept = ContentType.JSON.value if read_answer else _METADATA_ALONE
+        response = await self._send(
+            method, path, limits, query=query, body=body, content_type=content_type, accept=accept
+        )
         async with response:
             payload = await response.read()
             if response.status >= HTTPStatus.BAD_REQUEST:
                 raise _error(response.status, payload, response.headers.get("Retry-After"))
-            return cast(dict[str, Any], json.loads(payload)) if payload else {}
+            return cast(dict[str, Any], json.loads(payload)) if payload and read_answer else {}
 
     @contextlib.asynccontextmanager
     async def stream(
@@ -164,9 +173,10 @@ class Client:
         query: Mapping[str, str] | None = None,
         body: Any = None,
         content_type: ContentType = ContentType.JSON,
+        accept: str = ContentType.JSON.value,
     ) -> aiohttp.ClientResponse:
         headers = {
-            "Accept": ContentType.JSON.value,
+            "Accept": accept,
             "Content-Type": content_type.value,
             "User-Agent": USER_AGENT,
         }

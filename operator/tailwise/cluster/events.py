@@ -3,6 +3,9 @@
 An event is told once. What makes two the same is its key (object, reason, and what the constructor adds),
 not its sentence, since figures in it change. A repetition raises the count of the first one's series, at
 most once in five minutes, and because names are made from keys this holds across restarts too.
+
+What happens to pods by the thousand is told of each of a workload's first few, and of the rest in one event
+on the workload now and then: an event costs the API server as much as half a placement.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ _LOGGER = logging.getLogger(__name__)
 _COMPONENT = "tailwise.dev/operator"
 _LONGEST_NOTE = 1024  # the API's limit
 _SERIES_INTERVAL_SECONDS = 300.0
+# Of a workload's placements so many are told one by one, then one in so long; the rest now and then together.
+_TOLD_SINGLY, _SINGLE_REFILL_SECONDS, _CROWD_SECONDS = 10, 30.0, 10.0
 _QUEUE_LENGTH = 2000
 _REMEMBERED = 20_000
 # As client-go's spam filter: an object may have 25 events at once, then one in five minutes.
@@ -69,6 +74,8 @@ class Event:
     action: str
     note: str
     key: str = ""
+    # The workload that is told of many of these in one piece.
+    crowd: Regarding | None = None
 
     @property
     def name(self) -> str:
@@ -81,29 +88,31 @@ class Event:
 # ---- one constructor an event: pods
 
 
-def placed(pod: Regarding, sentence: str) -> Event:
+def placed(pod: Regarding, sentence: str, workload: Regarding) -> Event:
     """A pod got its node, which ``sentence`` begins with."""
-    return Event(pod, EventType.NORMAL, EventReason.PLACED, "Place", f"Placed on {sentence}")
+    note = f"Placed on {sentence}"
+    return Event(pod, EventType.NORMAL, EventReason.PLACED, "Place", note, crowd=workload)
 
 
-def no_feasible_node(pod: Regarding, sentence: str) -> Event:
+def no_feasible_node(pod: Regarding, sentence: str, workload: Regarding) -> Event:
     """No node fits a pod now; it is tried again when the cluster changes."""
-    return Event(pod, EventType.WARNING, EventReason.NO_FEASIBLE_NODE, "Place", sentence)
+    reason = EventReason.NO_FEASIBLE_NODE
+    return Event(pod, EventType.WARNING, reason, "Place", sentence, crowd=workload)
 
 
-def fell_back(pod: Regarding, why: str) -> Event:
+def fell_back(pod: Regarding, why: str, workload: Regarding) -> Event:
     """A pod was let go without a placement."""
     note = f"Left to the default scheduler without a placement: {why}"
-    return Event(pod, EventType.WARNING, EventReason.FELL_BACK, "Place", note)
+    return Event(pod, EventType.WARNING, EventReason.FELL_BACK, "Place", note, crowd=workload)
 
 
-def held(pod: Regarding, why: str, *, to_bind: bool = False) -> Event:
+def held(pod: Regarding, why: str, workload: Regarding, *, to_bind: bool = False) -> Event:
     """A pod stays gated because its workload says so, or unbound because nobody else may bind it."""
     if to_bind:
         note = f"Not bound, and no other scheduler takes a pod of schedulerName {SCHEDULER_NAME}: {why}"
     else:
         note = f"Held at the gate, because spec.placement.fallback is Hold: {why}"
-    return Event(pod, EventType.WARNING, EventReason.HELD, "Place", note)
+    return Event(pod, EventType.WARNING, EventReason.HELD, "Place", note, crowd=workload)
 
 
 def refused(pod: Regarding, node: str, why: str) -> Event:
@@ -139,6 +148,13 @@ def claimed_twice(pod: Regarding, labelled: str, owner: str) -> Event:
 # ---- one constructor an event: workloads, latency models, hardware
 
 
+def crowd(last: Event, count: int, key: str) -> Event:
+    """So many more of a workload's pods met with what ``last`` says of one of them."""
+    workload = last.crowd or last.regarding
+    note = f"{count} more pods: {last.reason}, the last of them {last.regarding.name}: {last.note}"
+    return Event(workload, last.type, last.reason, last.action, note, key)
+
+
 def warning(regarding: Regarding, reason: str, message: str, key: str = "") -> Event:
     """Something about a workload or latency model needs its author; the condition says the same."""
     return Event(regarding, EventType.WARNING, reason, "Reconcile", message, key)
@@ -157,6 +173,16 @@ class _Told:
     count: int
     told_at: float
     untold: int = 0
+    # Told of as one of its workload's crowd, and never by itself.
+    counted: bool = False
+
+
+@dataclass(slots=True)
+class _Crowd:
+    """Events of one reason that a workload has not been told of yet."""
+
+    last: Event
+    count: int = 0
 
 
 class Recorder:
@@ -169,6 +195,8 @@ class Recorder:
         self._queue: asyncio.Queue[Event] = asyncio.Queue(_QUEUE_LENGTH)
         self._told: OrderedDict[str, _Told] = OrderedDict()
         self._tokens: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._crowds: dict[str, _Crowd] = {}
+        self._crowded = asyncio.Event()
         self.dropped = 0
 
     def record(self, event: Event) -> None:
@@ -176,16 +204,17 @@ class Recorder:
         now = self._clock()
         identity = f"{event.regarding.namespace}/{event.name}"
         told = self._told.get(identity)
-        if told is not None and now - told.told_at < _SERIES_INTERVAL_SECONDS:
+        if told is not None and (told.counted or now - told.told_at < _SERIES_INTERVAL_SECONDS):
             told.untold += 1
             return
-        if told is None and not self._allowed(event.regarding.uid, now):
+        if told is None and event.crowd is not None and not self._told_singly(event, event.crowd, now):
+            self._remember(identity, _Told(0, now, counted=True))
+            return
+        if told is None and not self._allowed(event.regarding.uid, now, _BURST, _REFILL_SECONDS):
             self.dropped += 1
             return
         if told is None:
-            told = self._told[identity] = _Told(0, now)
-            if len(self._told) > _REMEMBERED:
-                self._told.popitem(last=False)
+            told = self._remember(identity, _Told(0, now))
         told.told_at = now
         told.untold += 1
         try:
@@ -196,16 +225,50 @@ class Recorder:
     async def run(self, workers: int = 8) -> None:
         """Post until cancelled."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._tell_crowds(), name="events-crowds")
             for number in range(workers):
                 group.create_task(self._post_all(), name=f"events-{number}")
 
     async def drain(self, seconds: float) -> None:
         """Wait for what is queued to be posted, no longer than so long, before the process ends."""
+        self._queue_crowds()
         try:
             async with asyncio.timeout(seconds):
                 await self._queue.join()
         except TimeoutError:
             _LOGGER.info("%d events left untold", self._queue.qsize())
+
+    def _remember(self, identity: str, told: _Told) -> _Told:
+        self._told[identity] = told
+        if len(self._told) > _REMEMBERED:
+            self._told.popitem(last=False)
+        return told
+
+    def _told_singly(self, event: Event, workload: Regarding, now: float) -> bool:
+        """Whether an event is told by itself; else it is counted as one of its workload's crowd."""
+        key = f"{workload.uid}/{event.reason}"
+        if self._allowed(key, now, _TOLD_SINGLY, _SINGLE_REFILL_SECONDS):
+            return True
+        known = self._crowds.setdefault(key, _Crowd(event))
+        known.last, known.count = event, known.count + 1
+        self._crowded.set()
+        return False
+
+    async def _tell_crowds(self) -> None:
+        while True:
+            await self._crowded.wait()
+            await asyncio.sleep(_CROWD_SECONDS)
+            self._queue_crowds()
+
+    def _queue_crowds(self) -> None:
+        """One event for each crowd; the time in its key makes it another than those before."""
+        crowds, self._crowds = self._crowds, {}
+        self._crowded.clear()
+        for each in crowds.values():
+            try:
+                self._queue.put_nowait(crowd(each.last, each.count, _now()))
+            except asyncio.QueueFull:
+                self.dropped += each.count
 
     async def _post_all(self) -> None:
         while True:
@@ -225,7 +288,9 @@ class Recorder:
         told = self._told.get(f"{event.regarding.namespace}/{event.name}") or _Told(0, self._clock(), 1)
         count, told.untold = told.untold, 0
         if told.count == 0:
-            written = await apply.create(self._client, EVENTS, self._manifest(event, namespace))
+            written = await apply.create(
+                self._client, EVENTS, self._manifest(event, namespace), read_answer=False
+            )
             if written.outcome is not apply.Outcome.CONFLICT:
                 if not written.done:
                     _LOGGER.info(
@@ -267,12 +332,13 @@ class Recorder:
             "reportingInstance": self._instance,
         }
 
-    def _allowed(self, uid: str, now: float) -> bool:
-        tokens, since = self._tokens.get(uid, (float(_BURST), now))
-        tokens = min(float(_BURST), tokens + (now - since) / _REFILL_SECONDS)
+    def _allowed(self, key: str, now: float, burst: int, refill_seconds: float) -> bool:
+        """Take a token of the key's bucket, if it has one: so many at once, then one in so long."""
+        tokens, since = self._tokens.get(key, (float(burst), now))
+        tokens = min(float(burst), tokens + (now - since) / refill_seconds)
         allowed = tokens >= 1
-        self._tokens[uid] = (tokens - 1 if allowed else tokens, now)
-        self._tokens.move_to_end(uid)
+        self._tokens[key] = (tokens - 1 if allowed else tokens, now)
+        self._tokens.move_to_end(key)
         if len(self._tokens) > _REMEMBERED:
             self._tokens.popitem(last=False)
         return allowed

@@ -44,7 +44,9 @@ from tailwise.telemetry.observed import LatencyObservation
 
 _LOGGER = logging.getLogger(__name__)
 
-_LEAST_SECONDS_BETWEEN_STATUSES = 2.0
+# The more a status says, the more its write costs: one of a hundred placements costs the API server as much
+# as four pods, and thousands of pods change it thousands of times.
+_LEAST_SECONDS_BETWEEN_STATUSES, _SECONDS_A_PLACEMENT = 2.0, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,31 @@ class _Written:
     uid: str
     status: InferenceWorkloadStatus
     at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a workload asks of its model; worked out once, for every pod asks it several times.
+
+    ``given``: the profile that its author wrote whole. ``stored``: the one that its status has, where that
+    answers the same question.
+    """
+
+    workload: InferenceWorkload
+    question: ProfileQuestion
+    given: ModelProfile | None
+    stored: ModelProfile | None
+
+
+def _asked(known: KnownWorkload, workload: InferenceWorkload) -> _Asked:
+    spec, stored, key = workload.spec, known.status.profile, known.status.profile_key
+    question = ProfileQuestion.of(spec, known.key.namespace)
+    written = spec.model.profile
+    given = None
+    if written is not None and written.is_complete:
+        given = written.as_profile(spec.load.batch_size)
+    answers = stored is not None and key is not None and question.made(key)
+    return _Asked(workload, question, given, stored if answers else None)
 
 
 _NOT_ASKED = _Deployed("", 0, 0, DeploymentOutcome.NOT_ASKED)
@@ -92,6 +119,7 @@ class InferenceWorkloadController:
         self.surging: Callable[[Key], int] = lambda _: 0
         self._notes: dict[Key, PlacementNote] = {}
         self._observations: dict[Key, LatencyObservation] = {}
+        self._asked: dict[Key, _Asked] = {}
         self._deployed: dict[Key, _Deployed] = {}
         self._written: dict[Key, _Written] = {}
 
@@ -117,16 +145,16 @@ class InferenceWorkloadController:
         """The profile that predictions for a workload use: given, read, or None while it is being read."""
         if known.workload is None:
             return None
-        spec = known.workload.spec
-        override = spec.model.profile
-        if override is not None and override.is_complete:
-            return override.as_profile(spec.load.batch_size)
-        question = ProfileQuestion.of(spec, known.key.namespace)
-        stored, stored_key = known.status.profile, known.status.profile_key
-        # A stored profile with overridden figures in it is nobody else's answer.
-        if stored is not None and stored_key is not None and override is None and question.made(stored_key):
-            self._profiles.seed(question, stored)
-        answer = self._profiles.get(question)
+        asked = self._asked.get(known.key)
+        if asked is None or asked.workload is not known.workload:
+            asked = self._asked[known.key] = _asked(known, known.workload)
+            # A stored profile with overridden figures in it is nobody else's answer.
+            if asked.stored is not None and asked.workload.spec.model.profile is None:
+                self._profiles.seed(asked.question, asked.stored)
+        if asked.given is not None:
+            return asked.given
+        answer = self._profiles.get(asked.question)
+        override = asked.workload.spec.model.profile
         return override.over(answer) if override and isinstance(answer, ModelProfile) else answer
 
     # ---- the queue's handler
@@ -151,7 +179,8 @@ class InferenceWorkloadController:
         written = self._written.get(key)
         if written is None:
             return 0.0
-        return written.at + _LEAST_SECONDS_BETWEEN_STATUSES - time.monotonic()
+        least = _LEAST_SECONDS_BETWEEN_STATUSES + _SECONDS_A_PLACEMENT * len(written.status.placements)
+        return written.at + least - time.monotonic()
 
     def _collect(self, known: KnownWorkload, deployed: _Deployed) -> WorkloadFacts:
         state = self._view.deployments.get(known.key.namespace, known.key.name)
@@ -263,11 +292,11 @@ class InferenceWorkloadController:
         self._tell(known, verdict)
 
     def _tell(self, known: KnownWorkload, verdict: WorkloadVerdict) -> None:
-        about = Regarding.of(INFERENCE_WORKLOADS, known.key.namespace, known.key.name, known.uid)
         for finding in turned_up(known.status.conditions, verdict.findings):
-            self._record(_event(about, finding))
+            self._record(_event(known.regarding, finding))
 
     def _forget(self, key: Key) -> None:
+        self._asked.pop(key, None)
         self._notes.pop(key, None)
         self._observations.pop(key, None)
         self._deployed.pop(key, None)

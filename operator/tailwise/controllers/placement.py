@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,6 +35,7 @@ from tailwise.controllers.remedy import RemedyFinder
 from tailwise.controllers.serving import serving_of
 from tailwise.controllers.standing_pods import StandingPods
 from tailwise.controllers.view import ClusterView, made_by
+from tailwise.controllers.waiting_pods import WaitingPods, likeness
 from tailwise.controllers.workload_findings import describe_failure
 from tailwise.controllers.workload_status import PlacementNote, claimed_twice
 from tailwise.domain.fallback import Hold, Release, fallback_step
@@ -106,8 +107,10 @@ class PlacementController:
     record: Callable[[Event], None]
     metrics: OperatorMetrics
     workload_changed: Callable[[Key], None]
+    # Has a pod looked at again, now.
+    try_again: Callable[[Key], None] = lambda _: None
     # Pods that wait for something in the cluster to change.
-    waiting: set[Key] = field(default_factory=set)
+    waiting: WaitingPods[_Undecided] = field(default_factory=WaitingPods)
     # Opened by this process; the watch may still show their gate.
     _opened: set[str] = field(default_factory=set)
     # Also who keeps the pods of a workload off a node for a while.
@@ -126,7 +129,7 @@ class PlacementController:
         gone = old is not None and new is None
         if old is not None and (gone or (new is not None and not new.waits)):
             self._opened.discard(old.uid)
-            self._waits(Key(old.namespace, old.name), False)
+            self._waits(Key(old.namespace, old.name), None)
 
     async def reconcile(self, key: Key) -> float | None:
         """Place a pod, or say why not; returns when to try again."""
@@ -134,7 +137,7 @@ class PlacementController:
         if pod is not None and is_refused(pod):
             return await self.refused.reconcile(pod, datetime.now(UTC))
         if pod is None or not pod.waits or pod.deleted_at is not None or pod.uid in self._opened:
-            self._waits(key, False)
+            self._waits(key, None)
             return None
         workload = Key(pod.namespace, pod.workload or "")
         known = self.view.registry.workloads.get(workload)
@@ -142,11 +145,22 @@ class PlacementController:
             return await self._unknown_workload(pod)
         if claimed_twice(pod):
             return await self._claimed_twice(pod, known)
-        found = await self._assess(pod, known)
+        found = await self._answer(pod, known)
         why = await self._place(pod, known, found) if isinstance(found, Assessment) else found
         return await self._undecided(pod, known, why) if why is not None else None
 
     # ---- decide
+
+    async def _answer(self, pod: Pod, known: KnownWorkload) -> Assessment | _Undecided:
+        """The decision, or the answer that another pod of the same making got a moment ago."""
+        alike = likeness(pod, known.generation)
+        told = self.waiting.answer(Key(pod.namespace, pod.name), alike)
+        if told is not None:
+            return told
+        found = await self._assess(pod, known)
+        if isinstance(found, _Undecided) and found.no_node:
+            self.waiting.refused_one(alike, found)
+        return found
 
     async def _assess(self, pod: Pod, known: KnownWorkload) -> Assessment | _Undecided:
         """The decision, with the pod assumed on its node; or why there is none."""
@@ -210,12 +224,15 @@ class PlacementController:
             return written
         self.metrics.placed("Placed", (now - pod.created_at).total_seconds())
         self.metrics.predicted(best.source.value)
-        self._waits(Key(pod.namespace, pod.name), False)
-        self.record(events.placed(_regarding(pod), decision.message()))
+        self._waits(Key(pod.namespace, pod.name), None)
+        for key in self.waiting.placed_one(likeness(pod, known.generation)):
+            self.try_again(key)
+        sentence = decision.message()
+        self.record(events.placed(_regarding(pod), sentence, known.regarding))
         note = PlacementNote(Reason.ALL_PODS_PLACED, "", candidate_summary(decision.verdicts))
         self.workloads.note(known.key, note)
         self.workload_changed(known.key)
-        _LOGGER.info("%s", decision.message(), extra={"object": f"Pod/{pod.namespace}/{pod.name}"})
+        _LOGGER.info("%s", sentence, extra={"object": f"Pod/{pod.namespace}/{pod.name}"})
         return None
 
     async def _send(
@@ -273,35 +290,38 @@ class PlacementController:
             pod.created_at, now, timeout_seconds=policy.timeout_seconds, fallback=policy.fallback
         )
         if why.no_node:
-            self.record(events.no_feasible_node(_regarding(pod), why.message))
+            self.record(events.no_feasible_node(_regarding(pod), why.message, known.regarding))
         if isinstance(step, Release) and pod.to_bind:
             # No other scheduler takes it: it can only wait.
             step = Hold()
         if isinstance(step, Release):
-            return await self._release(pod, known.key, _at_the_end(why, known, policy.timeout_seconds))
-        self._waits(Key(pod.namespace, pod.name), True)
+            return await self._release(pod, known, _at_the_end(why, known, policy.timeout_seconds))
+        first = self._waits(
+            Key(pod.namespace, pod.name), likeness(pod, known.generation) if why.no_node else pod.uid
+        )
         self._note(known.key, PlacementNote(why.reason, why.message, why.candidates))
         if isinstance(step, Hold):
             # While the model is being read the condition says so; what is told of it stays told.
             if why.reason is not Reason.WAITING_FOR_PROFILE:
-                self.record(events.held(_regarding(pod), why.message, to_bind=pod.to_bind))
-            return _HELD_RETRY_SECONDS
+                self.record(events.held(_regarding(pod), why.message, known.regarding, to_bind=pod.to_bind))
+            return _HELD_RETRY_SECONDS if first else None
         # The longer a pod has waited, the less likely that a moment more makes the difference.
         waited = (now - pod.created_at).total_seconds()
         retry = min(max(waited / 4, _SHORTEST_RETRY_SECONDS), _LONGEST_RETRY_SECONDS)
-        return max(0.05, min(retry, (step.until - now).total_seconds()))
+        left = (step.until - now).total_seconds()
+        return max(0.05, min(retry, left) if first else left)
 
-    async def _release(self, pod: Pod, workload: Key | None, why: _Undecided) -> float | None:
+    async def _release(self, pod: Pod, known: KnownWorkload | None, why: _Undecided) -> float | None:
         now = datetime.now(UTC)
         failed = await self._patch(pod, release(pod, now))
         if failed is not None:
             self.metrics.placed("Failed")
             return _SHORTEST_RETRY_SECONDS
         self.metrics.placed("Fallback", (now - pod.created_at).total_seconds())
-        self._waits(Key(pod.namespace, pod.name), False)
-        if workload is not None:  # else the event on its label tells this too
-            self.record(events.fell_back(_regarding(pod), why.message))
-            self._note(workload, PlacementNote(why.reason, why.message, why.candidates))
+        self._waits(Key(pod.namespace, pod.name), None)
+        if known is not None:  # else the event on its label tells this too
+            self.record(events.fell_back(_regarding(pod), why.message, known.regarding))
+            self._note(known.key, PlacementNote(why.reason, why.message, why.candidates))
         _LOGGER.info(
             "left to the default scheduler: %s",
             why.message,
@@ -332,12 +352,13 @@ class PlacementController:
         why = _Undecided(Reason.PODS_CLAIMED_TWICE, message)
         return await self._undecided(pod, known, why)
 
-    def _waits(self, key: Key, waits: bool) -> None:
-        if waits:
-            self.waiting.add(key)
-        else:
-            self.waiting.discard(key)
+    def _waits(self, key: Key, alike: Hashable | None) -> bool:
+        """A pod waits, or (None) does so no longer; True when it is tried for those like it."""
+        first = alike is not None and self.waiting.add(key, alike)
+        if alike is None and (heir := self.waiting.discard(key)) is not None:
+            self.try_again(heir)
         self.metrics.gated(len(self.waiting))
+        return first
 
     def _note(self, workload: Key, note: PlacementNote) -> None:
         if self.workloads.note(workload, note):

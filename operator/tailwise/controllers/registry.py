@@ -16,6 +16,8 @@ from tailwise.api.inference_workload import InferenceWorkload
 from tailwise.api.inference_workload_status import InferenceWorkloadStatus
 from tailwise.api.latency_model import LatencyModel
 from tailwise.api.latency_model_status import LatencyModelStatus
+from tailwise.cluster.client import INFERENCE_WORKLOADS
+from tailwise.cluster.events import Regarding
 from tailwise.cluster.reflector import Key
 
 Raw = Mapping[str, Any]
@@ -32,6 +34,11 @@ class KnownWorkload:
     workload: InferenceWorkload | None
     status: InferenceWorkloadStatus
     fault: str = ""
+
+    @property
+    def regarding(self) -> Regarding:
+        """The workload as what an event is about."""
+        return Regarding.of(INFERENCE_WORKLOADS, self.key.namespace, self.key.name, self.uid)
 
 
 @dataclass(frozen=True, slots=True)

@@ -271,6 +271,7 @@ class Runtime:
         return round(silence, 1)
 
     def _follow(self, view: ClusterView) -> None:
+        self._placement.try_again = self._pods.add
         view.interests.undecided_pod = self._pods.add
         view.interests.workload_pods = self._workloads.add
         view.interests.capacity = self._capacity_changed
@@ -290,7 +291,7 @@ class Runtime:
 
     def _add_waiting(self) -> None:
         self._capacity_timer = None
-        for key in tuple(self._placement.waiting):
+        for key in self._placement.waiting.firsts():
             self._pods.add(key)
 
     def _add_gated(self, workload: Key) -> None:
