@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import secrets
@@ -24,6 +25,8 @@ _LOGGER = logging.getLogger(__name__)
 
 _PRESETS = {"NodeExporter": node_exporter, "CAdvisor": cadvisor}
 _CUSTOM = "Custom"
+
+_COLLECT_AFTER = (20_000, 10, 10)
 
 # Past kopf's own time for ending (20 s), and below a node's patience with a pod.
 _LAST_SECONDS = 25.0
@@ -154,6 +157,9 @@ def run(arguments: argparse.Namespace) -> int:
         options = _options(arguments)
     except ValueError as error:
         raise SystemExit(f"tailwise operator: {error}") from error
+    # An object's JSON is hundreds of containers that go at once: looking for cycles at each 700 of them took
+    # a seventh of the time that a pod's events take.
+    gc.set_threshold(*_COLLECT_AFTER)
     return asyncio.run(_operate(options, arguments.health_port))
 
 

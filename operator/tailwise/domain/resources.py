@@ -62,11 +62,14 @@ def parse_quantity(text: str) -> Fraction:
     return -value if match["sign"] == "-" else value
 
 
+# A cluster's thousands of pods ask for a few amounts.
+@lru_cache(maxsize=4096)
 def whole(quantity: str | int | float) -> int:
     """The quantity in its own unit, rounded up away from zero: Quantity.Value."""
     return _away_from_zero(parse_quantity(str(quantity)))
 
 
+@lru_cache(maxsize=4096)
 def millicores(quantity: str | int | float) -> int:
     """A CPU quantity in thousandths of a core, rounded up: Quantity.MilliValue."""
     return _away_from_zero(parse_quantity(str(quantity)) * 1000)
