@@ -297,6 +297,17 @@ def may(server: Api, account: str, verb: str, resource: str, namespace: str = ""
         ("operator", "patch", "inferenceworkloads.tailwise.dev", "any", "w", False),
         ("operator", "delete", "deployments.apps", "any", "d", False),
         ("operator", "update", "leases.coordination.k8s.io", NAMESPACE, "another", False),
+        ("operator", "get", "configmaps", NAMESPACE, "tailwise-model-m-v1", True),
+        ("operator", "patch", "configmaps", NAMESPACE, "tailwise-training", True),
+        ("operator", "patch", "configmaps", NAMESPACE, "tailwise-model-m-v1", False),
+        ("operator", "watch", "jobs.batch", NAMESPACE, "", True),
+        ("operator", "watch", "jobs.batch", "any", "", False),
+        ("training", "create", "configmaps", NAMESPACE, "", True),
+        ("training", "patch", "configmaps", NAMESPACE, "tailwise-training", True),
+        ("training", "patch", "configmaps", NAMESPACE, "tailwise-hardware-n", False),
+        ("training", "delete", "configmaps", NAMESPACE, "tailwise-model-m-v1", False),
+        ("training", "create", "configmaps", "any", "", False),
+        ("training", "list", "pods", NAMESPACE, "", False),
         ("agent", "patch", "configmaps", NAMESPACE, "c", True),
         ("agent", "patch", "configmaps", "any", "c", False),
         ("agent", "get", "configmaps", NAMESPACE, "c", False),
@@ -305,7 +316,7 @@ def may(server: Api, account: str, verb: str, resource: str, namespace: str = ""
     ],
 )
 @pytest.mark.usefixtures("installed")
-def test_operator_and_agent_have_the_rights_they_use_and_no_others(
+def test_operator_training_and_agent_have_the_rights_they_use_and_no_others(
     server: Api, account: str, verb: str, resource: str, namespace: str, name: str, allowed: bool
 ) -> None:
     assert may(server, f"tailwise-{account}", verb, resource, namespace, name) is allowed

@@ -65,8 +65,17 @@ async def operator(
     hasty = ("--model-retry-seconds", "0.02")
     # Inspection Jobs that nobody answers are given up soon; models are checked for changes often.
     jobs = ("--inspection-image", "registry.invalid/tailwise:1", "--inspection-deadline-seconds", "30")
+    training = ("--training-image", "registry.invalid/training:1")
     running = Operator(
-        control_plane.kubeconfig, OPERATOR_NAMESPACE, log, *away, *hasty, *jobs, "--resync-seconds", "3"
+        control_plane.kubeconfig,
+        OPERATOR_NAMESPACE,
+        log,
+        *away,
+        *hasty,
+        *jobs,
+        *training,
+        "--resync-seconds",
+        "3",
     )
     await running.start()
     try:

@@ -422,7 +422,7 @@ class Operator:
         return self._log.read_text(errors="replace")
 
 
-def operator_beside_prometheus(cluster: SimulatedCluster, log: Path) -> Operator:
+def operator_beside_prometheus(cluster: SimulatedCluster, log: Path, *arguments: str) -> Operator:
     """An operator of a simulated cluster that reads its nodes' utilisation every five seconds."""
     watches = ("--prometheus-url", cluster.prometheus_url, "--utilisation-preset", "NodeExporter")
-    return Operator(cluster.kubeconfig, NAMESPACE, log, *watches, "--poll-seconds", "5")
+    return Operator(cluster.kubeconfig, NAMESPACE, log, *watches, "--poll-seconds", "5", *arguments)

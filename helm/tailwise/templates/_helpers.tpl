@@ -50,6 +50,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
+{{- define "tailwise.training" -}}
+{{ include "tailwise.fullname" . }}-training
+{{- end }}
+
+{{- define "tailwise.trainingimage" -}}
+{{- with .Values.training.image -}}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
+{{- else -}}
+{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* Pods pass the restricted pod security standard (the agent but for its hostPath, read-only). */}}
 {{- define "tailwise.podsecurity" -}}
 runAsNonRoot: true

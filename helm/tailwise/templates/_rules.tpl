@@ -36,7 +36,7 @@
 - apiGroups: ["apps"]
   resources: [deployments]
   verbs: [get, list, watch, create, patch]
-# Inspection Jobs, which read models under their workloads' own identity.
+# Inspection Jobs, which read models under their workloads' own identity, and training Jobs.
 - apiGroups: ["batch"]
   resources: [jobs]
   verbs: [get, create, delete]
@@ -46,9 +46,18 @@
   verbs: [get, create, patch]
 {{- end }}
 {{- define "tailwise.rules.operator-namespace" -}}
-# The agents' ConfigMaps.
+# The agents' ConfigMaps; LatencyModels' versions, and what training Jobs are to do.
 - apiGroups: [""]
   resources: [configmaps]
+  verbs: [get, list, watch, create, delete]
+# What ended training Jobs told is removed.
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: [tailwise-training]
+  verbs: [patch]
+# Training Jobs.
+- apiGroups: ["batch"]
+  resources: [jobs]
   verbs: [list, watch]
 # Leader election; creation cannot be narrowed to a name.
 - apiGroups: ["coordination.k8s.io"]
@@ -59,6 +68,17 @@
   resources: [leases]
   resourceNames: [tailwise-operator]
   verbs: [get, update]
+{{- end }}
+{{- define "tailwise.rules.training-namespace" -}}
+# A training Job writes its version, which nobody can change, and reads the one that serves.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, create]
+# How far it is.
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: [tailwise-training]
+  verbs: [patch]
 {{- end }}
 {{- define "tailwise.rules.agent-cluster" -}}
 # The ConfigMap names its Node as its owner, so that it goes with it.

@@ -181,6 +181,9 @@ class Reason(StrEnum):
     # One workload, one node class or one latency only: nothing to tell apart.
     TOO_LITTLE_VARIETY = "TooLittleVariety"
 
+    # A file of spec.dataset.files cannot be fetched, or is no dataset.
+    DATASET_UNREADABLE = "DatasetUnreadable"
+
     # --- Trained
     TRAINING_SUCCEEDED = "TrainingSucceeded"
     TRAINING_RUNNING = "TrainingRunning"
@@ -238,7 +241,20 @@ class EventReason(StrEnum):
     SLO_MET = "SLOMet"
     PROMETHEUS_UNAVAILABLE = "PrometheusUnavailable"
     LATENCY_MODEL_NOT_FOUND = "LatencyModelNotFound"
+    # Another version answers from now on.
     VERSION_SERVING = "VersionServing"
+    # A training run began, and how it ended.
+    TRAINING_STARTED = "TrainingStarted"
+    TRAINING_SUCCEEDED = "TrainingSucceeded"
+    TRAINING_FAILED = "TrainingFailed"
+    # Something asked for a run, and there can be none.
+    TRAINING_SKIPPED = "TrainingSkipped"
+    # A trained version does not serve, or waits for approval; the condition Promoted says why.
+    VERSION_REJECTED = "VersionRejected"
+    VERSION_WAITS = "VersionWaits"
+    # A version was taken back, or may no longer be kept.
+    ROLLED_BACK = "RolledBack"
+    VERSION_DELETED = "VersionDeleted"
 
 
 class Condition(StatusDocument):

@@ -39,6 +39,15 @@ RETRAIN_ANNOTATION: Final = "tailwise.dev/retrain-requested-at"
 # On what belongs to a LatencyModel: artefacts, training and profiling Jobs.
 LATENCY_MODEL_LABEL: Final = "tailwise.dev/latency-model"
 LATENCY_MODEL_VERSION_LABEL: Final = "tailwise.dev/latency-model-version"
+# On ConfigMaps of a version: its index, which is written last, or one of its parts.
+ARTEFACT_LABEL: Final = "tailwise.dev/artefact"
+ARTEFACT_INDEX: Final = "index"
+ARTEFACT_PART: Final = "part"
+# On training Jobs: what asked for the run, and what it answers.
+TRIGGER_ANNOTATION: Final = "tailwise.dev/training-trigger"
+SCHEDULED_FOR_ANNOTATION: Final = "tailwise.dev/scheduled-for"
+# The ConfigMap in which training Jobs tell how far they are, each under its own name.
+TRAINING_PROGRESS_NAME: Final = "tailwise-training"
 # The LatencyModel that serves workloads without a latencyModelRef.
 DEFAULT_LATENCY_MODEL: Final = "default"
 

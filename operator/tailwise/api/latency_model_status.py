@@ -12,6 +12,7 @@ from tailwise.api.document import StatusDocument, Timestamp
 from tailwise.api.schema import list_map
 
 MAX_HISTORY = 20
+MAX_REQUEST = 256
 
 # A figure with decimals, as text: the API holds no floats, whose last digits differ between writers.
 Decimal = Annotated[str, Field(max_length=32, pattern=r"^-?[0-9]+(\.[0-9]+)?$")]
@@ -157,5 +158,5 @@ class LatencyModelStatus(StatusDocument):
     last_schedule_time: Timestamp | None = Field(None, description="When the schedule last asked for a run.")
     next_schedule_time: Timestamp | None = Field(None, description="When it asks for the next.")
     last_retrain_request: str = Field(
-        "", max_length=256, description="Value of the annotation that was last answered."
+        "", max_length=MAX_REQUEST, description="Value of the annotation that was last answered."
     )

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tailwise.api.inference_workload_status import PredictionSource
 from tailwise.api.placement_policy import Objective
 from tailwise.cli.answering import Document, figure
 from tailwise.controllers.assessment import Assessment, Assessor
 from tailwise.domain.capacity import Floats, effective_capacity
-from tailwise.domain.scoring import SOURCES
+from tailwise.domain.scoring import SOURCES, PredictedLatencies
 from tailwise.domain.verdicts import Filter, Refusal
 
 WINS, FITS = "wins", "fits"
@@ -86,7 +87,7 @@ def candidate_rows(assessor: Assessor, assessment: Assessment, objective: Object
                 predicted_p90_milliseconds=p90,
                 bound_milliseconds=figure(predicted.bound_milliseconds[place]),
                 added_milliseconds=figure(effects.added_milliseconds[place]) if effects else None,
-                source=SOURCES[int(predicted.source_codes[place])].value if p90 is not None else None,
+                source=_source(predicted, place) if p90 is not None else None,
                 verdict=verdict,
                 reason=_refused(assessor, assessment, place, refusal)
                 if refusal is not None
@@ -126,3 +127,8 @@ def _behind(assessment: Assessment, score: Floats, place: int, objective: Object
     if behind <= 0.05:
         return f"as good as {best.node}"
     return f"{behind:.1f} ms more than {best.node}"
+
+
+def _source(predicted: PredictedLatencies, place: int) -> str:
+    source = SOURCES[int(predicted.source_codes[place])]
+    return f"{source} (version {predicted.version})" if source is PredictionSource.LEARNED else source.value

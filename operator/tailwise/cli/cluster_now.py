@@ -18,12 +18,24 @@ from tailwise.api.inference_workload import InferenceWorkload
 from tailwise.api.labels import WORKLOAD_LABEL
 from tailwise.api.profile import ModelProfile
 from tailwise.cli.answering import NoAnswerError, add_cluster
-from tailwise.cluster.client import INFERENCE_WORKLOADS, ApiError, Client, context_namespace
+from tailwise.cluster.client import (
+    INFERENCE_WORKLOADS,
+    LATENCY_MODELS,
+    ApiError,
+    Client,
+    context_namespace,
+)
 from tailwise.cluster.reflector import Key
 from tailwise.controllers.assessment import Assessor
 from tailwise.controllers.deployment import deployment_manifest
 from tailwise.controllers.live_load import count_standing, take_samples
-from tailwise.controllers.registry import KnownWorkload, Registry, workload_from_object
+from tailwise.controllers.registry import (
+    KnownWorkload,
+    Registry,
+    latency_model_from_object,
+    workload_from_object,
+)
+from tailwise.controllers.stored_versions import ServedVersions, serve_all
 from tailwise.controllers.view import ClusterView, cluster_view
 from tailwise.domain.objects import Pod
 from tailwise.domain.parse import pod_from_object
@@ -109,6 +121,7 @@ async def read_cluster(client: Client, arguments: argparse.Namespace) -> Cluster
     with suppress(ApiError):
         await view.storage.read()
     assessor = Assessor(view, PriorPredictor())
+    await _take_versions(client, arguments.operator_namespace, assessor, registry)
     now = datetime.now(UTC)
     for known, workload, profile in _served(registry):
         for pod in view.pods_of(known.key):
@@ -182,6 +195,19 @@ def _served(registry: Registry) -> Iterator[tuple[KnownWorkload, InferenceWorklo
             yield (known, *readable(known))
         except NoAnswerError:
             continue  # nothing is known of what its pods want
+
+
+async def _take_versions(client: Client, namespace: str, assessor: Assessor, registry: Registry) -> None:
+    """Have the versions answer that answer in the operator; without one the prior does."""
+    try:
+        for item in (await client.request("GET", LATENCY_MODELS.path())).get("items") or ():
+            known = latency_model_from_object({"kind": LATENCY_MODELS.kind, **item})
+            registry.latency_models[known.name] = known
+        faults = await serve_all(ServedVersions(client, namespace, registry, assessor.tables), registry)
+    except ApiError as error:
+        faults = [error.message]
+    for fault in faults:
+        print(f"tailwise: {fault}; predictions are by the prior", file=sys.stderr)
 
 
 async def _take_utilisation(assessor: Assessor, arguments: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from tailwise.api.inference_workload_status import PredictionSource
 from tailwise.cli.answering import Document, add_output, answer, columns
 from tailwise.cli.candidates import decision_document
 from tailwise.cli.cluster_now import ClusterNow, add_options, next_pod, read_cluster, readable, workload_key
@@ -17,6 +18,7 @@ from tailwise.cluster.reflector import Key
 from tailwise.controllers.prediction_tables import latency_model_of
 from tailwise.controllers.serving import serving_of
 from tailwise.domain.objects import Pod
+from tailwise.domain.record import PlacementRecord
 
 HEADER = (
     "NODE",
@@ -92,8 +94,14 @@ def _pod_document(pod: Pod) -> Document:
         "result": record.result.value if record else ("Gated" if pod.gated else "NotDecided"),
         "predictedP90Milliseconds": record.predicted_p90_milliseconds if record else None,
         "boundMilliseconds": record.bound_milliseconds if record else None,
-        "source": record.source.value if record and record.source else None,
+        "source": _source(record) if record else None,
     }
+
+
+def _source(record: PlacementRecord) -> str | None:
+    if record.source is not PredictionSource.LEARNED:
+        return record.source.value if record.source else None
+    return f"{record.source} (version {record.latency_model_version})"
 
 
 def _table(document: Document) -> str:

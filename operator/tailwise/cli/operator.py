@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tailwise.cli.argument_types import network, positive_number, whole_number
 from tailwise.cli.logs import LogFormat, configure
 from tailwise.cluster.client import ConfigurationError, connect, own_namespace
+from tailwise.controllers.decision_sink import writer_of
 from tailwise.controllers.options import OperatorOptions
 from tailwise.telemetry.queries import CpuUnit, UtilisationQueries, cadvisor, custom, node_exporter
 
@@ -88,6 +89,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="SECONDS",
         help="time that such a Job has, the pull of its image included (300)",
     )
+    _add_training(parser)
     models.add_argument(
         "--resync-seconds",
         type=positive_number,
@@ -98,6 +100,31 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     parser.add_argument(
         "--log-format", default=LogFormat.JSON.value, choices=[each.value for each in LogFormat]
+    )
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    training = parser.add_argument_group("training")
+    training.add_argument(
+        "--training-image",
+        default=os.environ.get("TAILWISE_TRAINING_IMAGE") or None,
+        metavar="IMAGE",
+        help="image of the Jobs that train versions; default: $TAILWISE_TRAINING_IMAGE. Without it nothing "
+        "is trained, and versions that there are go on serving",
+    )
+    training.add_argument(
+        "--training-service-account",
+        default="tailwise-training",
+        metavar="NAME",
+        help="service account of training Jobs in the operator's namespace, which may create ConfigMaps "
+        "(tailwise-training)",
+    )
+    training.add_argument(
+        "--training-pull-secret",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="Secret of the operator's namespace that the training image is pulled with; repeatable",
     )
 
 
@@ -146,6 +173,13 @@ def _add_telemetry(parser: argparse.ArgumentParser) -> None:
         "--cpu-query-unit", default=CpuUnit.FRACTION.value, choices=[unit.value for unit in CpuUnit]
     )
     telemetry.add_argument("--frequency-query", metavar="PROMQL", help="U_F by node, with preset Custom")
+    telemetry.add_argument(
+        "--decisions-to",
+        type=_sink,
+        metavar="TARGET",
+        help="keep each decision, the best other nodes and what was then observed as JSON Lines: a file, or "
+        "a prefix such as s3://bucket/decisions (gs://, az://), with the credentials of the environment",
+    )
     telemetry.add_argument("--poll-seconds", type=_count, default=15, metavar="SECONDS")
     telemetry.add_argument("--observe-seconds", type=_count, default=30, metavar="SECONDS")
 
@@ -225,6 +259,7 @@ def _options(arguments: argparse.Namespace) -> OperatorOptions:
         utilisation=_utilisation(arguments),
         poll_seconds=float(arguments.poll_seconds),
         observe_seconds=float(arguments.observe_seconds),
+        decisions_to=arguments.decisions_to,
         model_networks=tuple(arguments.allow_model_network),
         model_refused_networks=tuple(arguments.refuse_model_network),
         model_files=arguments.allow_model_files,
@@ -232,6 +267,9 @@ def _options(arguments: argparse.Namespace) -> OperatorOptions:
         resync_seconds=arguments.resync_seconds,
         inspection_image=arguments.inspection_image,
         inspection_deadline_seconds=arguments.inspection_deadline_seconds,
+        training_image=arguments.training_image,
+        training_service_account=arguments.training_service_account,
+        training_pull_secrets=tuple(arguments.training_pull_secret),
         leader_elect=arguments.leader_elect,
         metrics_port=arguments.metrics_port,
         placement_workers=arguments.placement_workers,
@@ -251,6 +289,14 @@ def _utilisation(arguments: argparse.Namespace) -> UtilisationQueries:
         frequency=arguments.frequency_query,
         window_seconds=window,
     )
+
+
+def _sink(text: str) -> str:
+    try:
+        writer_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _http_url(text: str) -> str:

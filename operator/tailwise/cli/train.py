@@ -35,10 +35,10 @@ def add_parser(subparsers: Any) -> None:
         "calibrated bounds, exported to ONNX. The same data give the same version.",
     )
     parser.add_argument(
-        "--dataset", action="append", required=True, type=Path, metavar="FILE",
+        "--dataset", action="append", default=[], type=Path, metavar="FILE",
         help="measurements, .parquet or .jsonl (docs/dataset.md); may be repeated",
     )  # fmt: skip
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where the version is written")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the version is written")
     parser.add_argument("--spec", type=Path, metavar="FILE", help="a LatencyModel, whose spec is used")
     parser.add_argument(
         "--feature-set", choices=[each.value for each in FeatureSet], help="instead of the spec's (Extended)"
@@ -52,11 +52,26 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="also predict each family of models by a version that never saw it",
     )
+    parser.add_argument(
+        "--run",
+        dest="training_run",
+        type=Path,
+        metavar="DIR",
+        help="train what the operator asks for in DIR and write it to the cluster, as training Jobs do; the "
+        "dataset, the spec and where the version goes are part of that",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Train and write; returns the exit code."""
     try:
+        if arguments.training_run is not None:
+            from tailwise.cli.training_run import run_training  # noqa: PLC0415 - needs the training extra
+
+            return run_training(arguments.training_run, arguments.threads)
+        if not arguments.dataset or arguments.out is None:
+            print("tailwise train: give --dataset and --out", file=sys.stderr)
+            return 2
         return _train(arguments)
     except ImportError as error:
         print(f"tailwise train: {EXTRA_MISSING.format(error=error)}", file=sys.stderr)

@@ -17,6 +17,9 @@ from http import HTTPStatus
 from typing import Any
 
 from tailwise.api.labels import (
+    ARTEFACT_INDEX,
+    ARTEFACT_LABEL,
+    ARTEFACT_PART,
     LATENCY_MODEL_LABEL,
     LATENCY_MODEL_VERSION_LABEL,
     MANAGED_BY,
@@ -31,7 +34,10 @@ from tailwise.prediction.manifest import MANIFEST_FILE, MODEL_FILE, digest
 PART_BYTES = 700 * 1024
 """Compressed bytes of one part: with base64 below the limit of a ConfigMap and of a request to etcd."""
 
-_DIGEST_KEY, _PARTS_KEY, _PART_KEY = "digest", "parts", "part"
+DIGEST_KEY = "digest"
+"""Key of an index under which the artefact's digest stands."""
+
+_PARTS_KEY, _PART_KEY = "parts", "part"
 _NAME_LIMIT = 200
 
 
@@ -47,19 +53,23 @@ def config_maps(
     version: int,
     namespace: str,
     owners: Sequence[Mapping[str, Any]] = (),
+    notes: Mapping[str, str] | None = None,
     part_bytes: int = PART_BYTES,
 ) -> list[dict[str, Any]]:
     """The ConfigMaps of a version in the order in which they must be written, the index last.
 
-    ``files`` are MANIFEST_FILE and MODEL_FILE; the same files give the same ConfigMaps.
+    ``files`` are MANIFEST_FILE and MODEL_FILE; the same files give the same ConfigMaps. ``notes`` stand in
+    the index and are no part of the artefact. Parts are named by what they hold: a writer that begins again
+    with other data is not in the way of what the one before it left.
     """
     # No time in the header: the same bytes at every writing.
     packed = gzip.compress(files[MODEL_FILE], compresslevel=9, mtime=0)
     name = index_name(latency_model, version)
     pieces = [packed[begin : begin + part_bytes] for begin in range(0, len(packed), part_bytes)]
-    names = [f"{name}-part-{place}" for place in range(len(pieces))]
+    content_name = digest(packed).removeprefix("sha256:")[:12]
+    names = [f"{name}-{content_name}-part-{place}" for place in range(len(pieces))]
 
-    def made(own: str, **content: Any) -> dict[str, Any]:
+    def made(own: str, kind: str, **content: Any) -> dict[str, Any]:
         return {
             "apiVersion": "v1",
             "kind": "ConfigMap",
@@ -67,10 +77,13 @@ def config_maps(
                 "name": own,
                 "namespace": namespace,
                 "labels": {
-                    LATENCY_MODEL_LABEL: latency_model[:63].rstrip("-."),
+                    LATENCY_MODEL_LABEL: _label(latency_model),
                     LATENCY_MODEL_VERSION_LABEL: str(version),
+                    ARTEFACT_LABEL: kind,
                     MANAGED_BY_LABEL: MANAGED_BY,
                 },
+                # A label holds 63 characters, a name up to 253.
+                "annotations": {LATENCY_MODEL_LABEL: latency_model},
                 "ownerReferences": [dict(owner) for owner in owners],
             },
             "immutable": True,
@@ -78,15 +91,16 @@ def config_maps(
         }
 
     parts = [
-        made(own, binaryData={_PART_KEY: base64.b64encode(piece).decode()})
+        made(own, ARTEFACT_PART, binaryData={_PART_KEY: base64.b64encode(piece).decode()})
         for own, piece in zip(names, pieces, strict=True)
     ]
     data = {
         MANIFEST_FILE: files[MANIFEST_FILE].decode(),
-        _DIGEST_KEY: digest(files[MANIFEST_FILE]),
+        DIGEST_KEY: digest(files[MANIFEST_FILE]),
         _PARTS_KEY: "\n".join(names),
+        **(notes or {}),
     }
-    return [*parts, made(name, data=data)]
+    return [*parts, made(name, ARTEFACT_INDEX, data=data)]
 
 
 async def write_version(client: Client, maps: Sequence[Mapping[str, Any]]) -> None:
@@ -133,20 +147,34 @@ async def read_version(
             raise ArtefactError(Refusal.MISSING, f"{told}: ConfigMap {part} is gone; train a new version")
         parts.append((found.get("binaryData") or {}).get(_PART_KEY) or "")
     files = {MANIFEST_FILE: (data.get(MANIFEST_FILE) or "").encode(), MODEL_FILE: _unpacked(parts, told)}
-    return load(files, told, expected_digest or data.get(_DIGEST_KEY))
+    return load(files, told, expected_digest or data.get(DIGEST_KEY))
+
+
+async def has_version(client: Client, namespace: str, latency_model: str, version: int) -> bool:
+    """Whether a version is there, as far as its index tells."""
+    return await _get(client, namespace, index_name(latency_model, version)) is not None
 
 
 async def delete_version(client: Client, namespace: str, latency_model: str, version: int) -> None:
-    """Delete a version, its index first; what is gone already is no fault."""
-    name = index_name(latency_model, version)
-    index = await _get(client, namespace, name)
-    parts = ((index or {}).get("data") or {}).get(_PARTS_KEY) or ""
-    for each in (name, *filter(None, parts.split("\n"))):
+    """Delete a version, its index first, then parts also of writers that never wrote one."""
+    selector = f"{LATENCY_MODEL_LABEL}={_label(latency_model)},{LATENCY_MODEL_VERSION_LABEL}={version}"
+    listed = await client.request("GET", CONFIG_MAPS.path(namespace), query={"labelSelector": selector})
+    parts = [
+        each["metadata"]["name"]
+        for each in listed.get("items") or ()
+        if (each["metadata"].get("annotations") or {}).get(LATENCY_MODEL_LABEL) == latency_model
+    ]
+    index = index_name(latency_model, version)
+    for each in (index, *(part for part in parts if part != index)):
         try:
             await client.request("DELETE", CONFIG_MAPS.path(namespace, each))
         except ApiError as error:
             if error.code != HTTPStatus.NOT_FOUND:
                 raise
+
+
+def _label(latency_model: str) -> str:
+    return latency_model[:63].rstrip("-.")
 
 
 def _unpacked(parts: Sequence[str], told: str) -> bytes:

@@ -1,4 +1,4 @@
-"""What operator and agent may ask of the API server: the one table behind the chart's roles and its page.
+"""What operator, training Jobs and agent may ask of the API server: the one table behind roles and page.
 
 A verb stands here because code uses it; the chart's rules and ``docs/reference/rbac.md`` are generated.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tailwise.api.labels import GROUP, LEASE_NAME
+from tailwise.api.labels import GROUP, LEASE_NAME, TRAINING_PROGRESS_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ ROLES = (
                 "batch",
                 ("jobs",),
                 ("get", "create", "delete"),
-                "inspection Jobs, which read models under their workloads' own identity",
+                "inspection Jobs, which read models under their workloads' own identity, and training Jobs",
             ),
             Rule(
                 "events.k8s.io",
@@ -91,7 +91,20 @@ ROLES = (
         "operator",
         False,
         (
-            Rule("", ("configmaps",), ("list", "watch"), "the agents' ConfigMaps"),
+            Rule(
+                "",
+                ("configmaps",),
+                ("get", "list", "watch", "create", "delete"),
+                "the agents' ConfigMaps; LatencyModels' versions, and what training Jobs are to do",
+            ),
+            Rule(
+                "",
+                ("configmaps",),
+                ("patch",),
+                "what ended training Jobs told is removed",
+                (TRAINING_PROGRESS_NAME,),
+            ),
+            Rule("batch", ("jobs",), ("list", "watch"), "training Jobs"),
             Rule(
                 "coordination.k8s.io",
                 ("leases",),
@@ -99,6 +112,20 @@ ROLES = (
                 "leader election; creation cannot be narrowed to a name",
             ),
             Rule("coordination.k8s.io", ("leases",), ("get", "update"), "leader election", (LEASE_NAME,)),
+        ),
+    ),
+    Role(
+        "training-namespace",
+        "training",
+        False,
+        (
+            Rule(
+                "",
+                ("configmaps",),
+                ("get", "create"),
+                "a training Job writes its version, which nobody can change, and reads the one that serves",
+            ),
+            Rule("", ("configmaps",), ("patch",), "how far it is", (TRAINING_PROGRESS_NAME,)),
         ),
     ),
     Role(
@@ -154,8 +181,8 @@ def permissions_reference() -> str:
     lines = [
         "# Rights",
         "",
-        "What operator and agent may ask of the API server, and why. Neither reads Secrets. This page and "
-        "the chart's rules are generated from `tailwise/cluster/permissions.py`.",
+        "What operator, training Jobs and agent may ask of the API server, and why. None reads Secrets. "
+        "This page and the chart's rules are generated from `tailwise/cluster/permissions.py`.",
         "",
         "| who | where | API group | resources | verbs | what for |",
         "|---|---|---|---|---|---|",

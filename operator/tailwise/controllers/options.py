@@ -18,7 +18,9 @@ class OperatorOptions:
     ``namespace`` holds agents' hardware and the Lease. ``metrics_port`` 0: no metrics are served.
     ``model_networks`` are addresses that models may be read from though they are not public; plain http is
     read only where there are any. ``inspection_image`` is this program's image, for the Jobs that read models
-    under a workload's own identity; None: there are none. ``identity`` is who holds the Lease.
+    under a workload's own identity; None: there are none. ``training_image`` likewise, for the Jobs
+    that train, under ``training_service_account`` of ``namespace``. ``identity`` is who holds the Lease.
+    ``decisions_to`` is where decisions are kept as JSON Lines, a file or the prefix of a bucket's objects.
     """
 
     namespace: str
@@ -35,6 +37,10 @@ class OperatorOptions:
     model_retry_seconds: float = 5.0
     inspection_image: str | None = None
     inspection_deadline_seconds: int = 300
+    training_image: str | None = None
+    training_service_account: str = "tailwise-training"
+    training_pull_secrets: tuple[str, ...] = ()
+    decisions_to: str | None = None
     resync_seconds: float = 300.0
     leader_elect: bool = True
     metrics_port: int = 9090

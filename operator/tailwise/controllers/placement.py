@@ -107,6 +107,8 @@ class PlacementController:
     record: Callable[[Event], None]
     metrics: OperatorMetrics
     workload_changed: Callable[[Key], None]
+    # Told of each pod that was placed, by which decision, when.
+    decided: Callable[[Pod, InferenceWorkloadSpec, Assessment, datetime], None] = lambda *_: None
     # Has a pod looked at again, now.
     try_again: Callable[[Key], None] = lambda _: None
     # Pods that wait for something in the cluster to change.
@@ -224,6 +226,8 @@ class PlacementController:
             return written
         self.metrics.placed("Placed", (now - pod.created_at).total_seconds())
         self.metrics.predicted(best.source.value)
+        if known.workload is not None:
+            self.decided(pod, known.workload.spec, assessment, now)
         self._waits(Key(pod.namespace, pod.name), None)
         for key in self.waiting.placed_one(likeness(pod, known.generation)):
             self.try_again(key)

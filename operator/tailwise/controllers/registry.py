@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from tailwise.api.inference_workload import InferenceWorkload
 from tailwise.api.inference_workload_status import InferenceWorkloadStatus
+from tailwise.api.labels import RETRAIN_ANNOTATION
 from tailwise.api.latency_model import LatencyModel
-from tailwise.api.latency_model_status import LatencyModelStatus
+from tailwise.api.latency_model_status import MAX_REQUEST, LatencyModelStatus
 from tailwise.cluster.client import INFERENCE_WORKLOADS
 from tailwise.cluster.events import Regarding
 from tailwise.cluster.reflector import Key
+from tailwise.domain.record import parse_time
 
 Raw = Mapping[str, Any]
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 S = TypeVar("S", InferenceWorkloadStatus, LatencyModelStatus)
 
 
@@ -51,6 +55,9 @@ class KnownLatencyModel:
     model: LatencyModel | None
     status: LatencyModelStatus
     fault: str = ""
+    created_at: datetime = _LONG_AGO
+    # Value of the annotation by which somebody asks for a training run.
+    retrain_request: str = ""
 
 
 def workload_from_object(obj: Raw) -> KnownWorkload:
@@ -86,6 +93,8 @@ def latency_model_from_object(obj: Raw) -> KnownLatencyModel:
         model,
         _status(LatencyModelStatus, obj),
         fault,
+        parse_time(metadata.get("creationTimestamp")) or datetime.now(UTC),
+        (metadata.get("annotations") or {}).get(RETRAIN_ANNOTATION, "")[:MAX_REQUEST],
     )
 
 

@@ -24,13 +24,15 @@ from tailwise.cluster.client import INFERENCE_WORKLOADS, LATENCY_MODELS, ApiErro
 from tailwise.cluster.events import Recorder
 from tailwise.cluster.lease import Lease
 from tailwise.cluster.queue import WorkQueue
-from tailwise.cluster.reflector import Key
+from tailwise.cluster.reflector import Key, Reflector
 from tailwise.controllers.askers import Askers
 from tailwise.controllers.assessment import Assessor
+from tailwise.controllers.decision_sink import sink_of
 from tailwise.controllers.inference_workload import InferenceWorkloadController
-from tailwise.controllers.latency_model import LatencyModelController
+from tailwise.controllers.learning import Learning
+from tailwise.controllers.live_accuracy import LiveAccuracyLedger
 from tailwise.controllers.live_load import take_samples
-from tailwise.controllers.observation import observe_all
+from tailwise.controllers.observation import Observer
 from tailwise.controllers.options import OperatorOptions
 from tailwise.controllers.placement import PlacementController
 from tailwise.controllers.profiles import ProfileQuestion, ProfileStore, job_reader, read_by_job
@@ -78,7 +80,6 @@ class Runtime:
         self._askers = Askers()
         self._pods: WorkQueue[Key] = WorkQueue("pods", self.metrics)
         self._workloads: WorkQueue[Key] = WorkQueue("inferenceworkloads", self.metrics)
-        self._latency_models: WorkQueue[str] = WorkQueue("latencymodels", self.metrics)
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._closing: list[Callable[[], None]] = []
         self._capacity_timer: asyncio.TimerHandle | None = None
@@ -119,7 +120,19 @@ class Runtime:
             self.metrics,
             self._workloads.add,
         )
-        self._latency_model = LatencyModelController(self._client, self.registry, self._recorder.record)
+        self.accuracy = LiveAccuracyLedger(self._view, self._assessor, self._workload.profile, self.metrics)
+        self._placement.decided = self.accuracy.decided
+        self._sink = sink_of(options.decisions_to, options.identity)
+        self._learning = Learning(
+            self._client,
+            options,
+            self._view,
+            self._workload.profile,
+            self._assessor.tables,
+            self.accuracy,
+            self._recorder.record,
+            self.metrics,
+        )
         self._follow(self._view)
         try:
             await self._first_lists()
@@ -127,10 +140,11 @@ class Runtime:
             await self._client.close()
             raise
         self.metrics.data_age(DataSource.HARDWARE, self._hardware_age)
-        for reflector in self._view.reflectors:
-            self._run(f"reflector {reflector.selection.resource.plural}", reflector.run())
+        for number, reflector in enumerate(self._reflectors):
+            self._run(f"reflector {number} {reflector.selection.resource.plural}", reflector.run())
         self._run("events", self._recorder.run())
         self._run("tables of residents", self._assessor.prepare_residents())
+        self._run("versions", self._learning.loading())
         self._start_polling()
         self._run("leader", self._lead())
         self._started = True
@@ -177,8 +191,9 @@ class Runtime:
             await asyncio.sleep(_CRD_RETRY_SECONDS)
 
     async def _lead(self) -> None:
-        for reflector in self._view.reflectors:
+        for reflector in self._reflectors:
             await reflector.synced.wait()
+        await self._learning.ready()
         if self._poller is not None:
             self._assessor.sampled(await self._poller.first_poll())
         if self.options.leader_elect:
@@ -202,11 +217,20 @@ class Runtime:
         self._run(
             "workload workers", self._workloads.run(self.options.workload_workers, self._workload.reconcile)
         )
-        self._run("latency model workers", self._latency_models.run(1, self._latency_model.reconcile))
+        if self._sink is not None:
+            self.accuracy.sink = self._sink.told
+            self._run("decisions", self._sink.run())
+        self._run("latency model workers", self._learning.deciding())
         if self._prometheus is not None:
-            self._run("observer", self._observe())
+            seen, changed = self._workload.observe, self._workloads.add
+            observer = Observer(self._prometheus, self._view, self.metrics, self.accuracy, seen, changed)
+            self._run("observer", observer.run(self.options.observe_seconds))
             self._run("relocation", relocation_by(self._placement).run())
         await self._resync()
+
+    @property
+    def _reflectors(self) -> tuple[Reflector[Any], ...]:
+        return (*self._view.reflectors, *self._learning.reflectors)
 
     def _run(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work, name=name)
@@ -253,7 +277,7 @@ class Runtime:
             self.registry.latency_models.pop(known.name, None)
         else:
             self.registry.latency_models[known.name] = known
-        self._latency_models.add(known.name)
+        self._learning.saw(known.name)
         for key, each in self.registry.workloads.items():
             reference = each.workload.spec.latency_model_ref if each.workload else None
             if reference is not None and reference.name == known.name:
@@ -265,7 +289,7 @@ class Runtime:
             raise RuntimeError(self.failure)
         if not self._started:
             return 0.0  # waiting for the CRDs, which a restart would not bring
-        silence = max(reflector.silence_seconds for reflector in self._view.reflectors)
+        silence = max(reflector.silence_seconds for reflector in self._reflectors)
         if silence > _DEAF_SECONDS:
             raise RuntimeError(f"the API server has not been heard for {silence:.0f} s")
         return round(silence, 1)
@@ -281,6 +305,8 @@ class Runtime:
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         self._placement.pod_changed(old, new)
+        self.accuracy.pod_changed(old, new)
+        self._learning.pod_changed(old, new)
         if old is not None and new is None and old.occupied_node:
             self._capacity_changed()
 
@@ -355,28 +381,10 @@ class Runtime:
                 seen = current
                 await take_samples(self._assessor, prometheus, current)
 
-    async def _observe(self) -> None:
-        assert self._prometheus is not None  # noqa: S101 - only then it runs
-        self._observed_at: datetime | None = None
-        self.metrics.data_age(DataSource.OBSERVED_LATENCY, self._observation_age)
-        while True:
-            async for key, observation in observe_all(self._prometheus, self._view):
-                self._workload.observe(key, observation)
-                self.metrics.observed(observation.reason.value if observation.reason else "Observed")
-                if observation.workload is not None:
-                    self._observed_at = datetime.now(UTC)
-                self._workloads.add(key)
-            await asyncio.sleep(self.options.observe_seconds)
-
     def _hardware_age(self) -> float | None:
         # A copy: scrapes come on a thread of their own.
         measured = [each.measured_at for each in tuple(self._view.hardware.values())]
         return (datetime.now(UTC) - min(measured)).total_seconds() if measured else None
-
-    def _observation_age(self) -> float | None:
-        if self._observed_at is None:
-            return None
-        return (datetime.now(UTC) - self._observed_at).total_seconds()
 
     async def _resync(self) -> None:
         """Look at everything again now and then: what no event told, time may have changed."""
