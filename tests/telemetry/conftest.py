@@ -45,6 +45,9 @@ SERIES: tuple[Series, ...] = (
     Latencies(OURS, pod("idle-1", model="m"), IDLE_PER_SECOND, FAST),
     Latencies(OURS, pod("beyond-1", model="m"), 100, BEYOND),
     Latencies(OURS, pod("dot.ted-1", model="m"), 100, FAST),
+    # One server with two models.
+    Latencies(OURS, pod("two-1", model="quick"), 1000, FAST),
+    Latencies(OURS, pod("two-1", model="slow"), 1000, SLOW),
     Latencies("request_predict_seconds", pod("kserve-1", model_name="m"), 500, FAST),
     Latencies("vllm:e2e_request_latency_seconds", pod("vllm-1", model_name="m"), 500, FAST),
     Latencies(MLSERVER, pod("mlserver-1", path="/v2/models/m/infer", method="POST"), 500, FAST),

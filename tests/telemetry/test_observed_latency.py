@@ -24,12 +24,22 @@ def own(**queries: object) -> ServingMetrics:
 
 
 async def observed(
-    url: str, metrics: ServingMetrics, pods: Sequence[str], percentile: int = 90
+    url: str,
+    metrics: ServingMetrics,
+    pods: Sequence[str],
+    percentile: int = 90,
+    model_name: str | None = None,
 ) -> LatencyObservation:
     prometheus = Prometheus(url)
     try:
         return await observe_latency(
-            prometheus, metrics, namespace="shop", workload="iris", pods=pods, percentile=percentile
+            prometheus,
+            metrics,
+            namespace="shop",
+            workload="iris",
+            pods=pods,
+            percentile=percentile,
+            model_name=model_name,
         )
     finally:
         prometheus.close()
@@ -115,6 +125,29 @@ async def test_each_preset_reads_its_servers_own_metric(
     assert not seen.workload.is_bound
     assert seen.workload.requests is not None
     assert seen.workload.requests > 0
+    named = await observed(prometheus_url, preset(name), (pod,), model_name="m")
+    assert named.workload is not None, named.message
+    assert named.workload.requests == pytest.approx(seen.workload.requests, rel=0.2)
+    another = await observed(prometheus_url, preset(name), (pod,), model_name='an"other\\')
+    assert another.reason is NoLatency.NO_SERIES
+
+
+async def test_of_a_server_of_several_models_only_the_one_that_is_named_counts(prometheus_url: str) -> None:
+    p90 = {}
+    for name in ("quick", "slow", None):
+        seen = await observed(prometheus_url, OURS, ("two-1",), model_name=name)
+        assert seen.workload is not None, seen.message
+        p90[name] = seen.workload.milliseconds
+    assert p90["quick"] == pytest.approx(90, abs=1)
+    assert p90["slow"] == pytest.approx(490, abs=1)
+    assert p90[None] > p90["quick"]
+
+
+async def test_a_query_of_ones_own_can_name_the_model(prometheus_url: str) -> None:
+    buckets = 'rate(inference_request_duration_seconds_bucket{pod=~"$pods",model="$model"}[$window])'
+    seen = await observed(prometheus_url, own(buckets=buckets), ("two-1",), model_name="quick")
+    assert seen.workload is not None, seen.message
+    assert seen.workload.milliseconds == pytest.approx(90, abs=1)
 
 
 async def test_summaries_of_several_pods_give_a_bound_that_says_so(prometheus_url: str) -> None:

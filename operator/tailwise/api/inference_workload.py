@@ -72,13 +72,20 @@ class Serving(Document):
         "Default: 0, right for large models; of a model of a few milliseconds it can be half.",
     )
     port: int | None = Field(
-        None, ge=1, le=65_535, description="Port of the server, for profiling Jobs. Default: the first named."
+        None,
+        ge=1,
+        le=65_535,
+        description="Port that the server answers at, for profiling Jobs; default there: the first named. "
+        "Presets KServe, VLLM and OpenInference, and Custom, have their metrics there too: pods made from "
+        "template are then annotated for Prometheus (prometheus.io/scrape, port and path), unless the "
+        "template has prometheus.io/scrape itself.",
     )
     model_name: str | None = Field(
         None,
         min_length=1,
         max_length=253,
-        description="Name of the model at the server, for profiling Jobs. Default: the workload's name.",
+        description="Name of the model at the server: of a server of several models its latency alone is "
+        "observed. Default: all that the server serves; profiling Jobs ask for the workload's name.",
     )
 
 

@@ -10,21 +10,46 @@ from typing import Any
 
 from tailwise.api.inference_workload import InferenceWorkloadSpec
 from tailwise.api.latency_model import LatencyModelSpec
-from tailwise.api.training_policy import Drift
+from tailwise.api.serving_metrics import METRICS_AT_THE_SERVING_PORT
+from tailwise.api.training_policy import FeatureSet
+
+
+def scraped_at_serving_port(spec: InferenceWorkloadSpec) -> bool:
+    """Whether pods are made here, and Prometheus finds their metrics at the port that they answer at."""
+    metrics = spec.metrics
+    return (
+        spec.template is not None
+        and metrics is not None
+        and metrics.preset in METRICS_AT_THE_SERVING_PORT
+        and spec.serving is not None
+        and spec.serving.port is not None
+    )
+
 
 _WORKLOAD: Mapping[str, Callable[[InferenceWorkloadSpec], bool]] = {
     "spec.slo.percentile (other than 90)": lambda spec: spec.slo.percentile != 90,
-    "spec.serving.port": lambda spec: spec.serving is not None and spec.serving.port is not None,
-    "spec.serving.modelName": lambda spec: spec.serving is not None and spec.serving.model_name is not None,
+    "spec.serving.port (without a template, or with metrics at a port of their own)": lambda spec: (
+        spec.serving is not None and spec.serving.port is not None and not scraped_at_serving_port(spec)
+    ),
+    "spec.serving.modelName (without metrics)": lambda spec: (
+        spec.serving is not None and spec.serving.model_name is not None and spec.metrics is None
+    ),
 }
 
-# Described by the schema, without behaviour as yet; a path ends where all below it is meant.
+# Each of these is described by the schema and waits for training to land.
 _LATENCY_MODEL = (
-    # Rows are read anew for each run, from as far back as Prometheus and files reach.
-    ("dataset", "retentionDays"),
-    ("profiling",),
-    ("drift", "newSamples"),
-    ("artifactStore",),
+    "dataset",
+    "profiling",
+    "smoothing",
+    "algorithms",
+    "search",
+    "calibration",
+    "promotion",
+    "schedule",
+    "drift",
+    "training_job",
+    "history_limit",
+    "artifact_store",
 )
 
 
@@ -35,16 +60,10 @@ def unimplemented_workload_fields(spec: InferenceWorkloadSpec) -> list[str]:
 
 def unimplemented_latency_model_fields(spec: LatencyModelSpec) -> list[str]:
     """Paths of the fields that ``spec`` sets to other than their defaults and this version passes over."""
-    document = spec.model_dump(mode="json")
-    default = LatencyModelSpec(drift=Drift()).model_dump(mode="json")
-    paths = []
-    for names in _LATENCY_MODEL:
-        value, usual = document, default
-        for name in names:
-            value, usual = (each.get(name) if each else None for each in (value, usual))
-        # Left out altogether, such as drift: nothing of it is used.
-        if value is not None:
-            paths += _differences(f"spec.{'.'.join(names)}", value, usual)
+    default = LatencyModelSpec()
+    paths = ["spec.featureSet: Paper"] if spec.feature_set is FeatureSet.PAPER else []
+    for name in _LATENCY_MODEL:
+        paths += _differences(f"spec.{_alias(name)}", _plain(spec, name), _plain(default, name))
     return paths
 
 
@@ -53,6 +72,14 @@ def unimplemented_fields(spec: InferenceWorkloadSpec | LatencyModelSpec) -> list
     if isinstance(spec, InferenceWorkloadSpec):
         return unimplemented_workload_fields(spec)
     return unimplemented_latency_model_fields(spec)
+
+
+def _alias(name: str) -> str:
+    return LatencyModelSpec.model_fields[name].alias or name
+
+
+def _plain(spec: LatencyModelSpec, name: str) -> Any:
+    return spec.model_dump(mode="json", include={name}).get(_alias(name))
 
 
 def _differences(path: str, value: Any, default: Any) -> list[str]:

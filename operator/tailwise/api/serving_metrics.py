@@ -22,6 +22,12 @@ class ServingPreset(StrEnum):
     CUSTOM = "Custom"
 
 
+METRICS_AT_THE_SERVING_PORT = frozenset(
+    {ServingPreset.KSERVE, ServingPreset.VLLM, ServingPreset.OPEN_INFERENCE, ServingPreset.CUSTOM}
+)
+"""Triton, TorchServe and MLServer have a port of their own for them."""
+
+
 class LatencyUnit(StrEnum):
     """Unit of the latencies that a query answers with."""
 
@@ -33,8 +39,8 @@ class LatencyUnit(StrEnum):
 class LatencyQueries(Document):
     """PromQL for servers that no preset knows.
 
-    ``$namespace``, ``$workload``, ``$pods`` (a regular expression of pod names) and ``$window`` are
-    replaced before the query is sent.
+    ``$namespace``, ``$workload``, ``$model`` (``spec.serving.modelName``, else the workload's name),
+    ``$pods`` (a regular expression of pod names) and ``$window`` are replaced before the query is sent.
     """
 
     model_config = ConfigDict(
@@ -51,7 +57,7 @@ class LatencyQueries(Document):
         min_length=1,
         max_length=4096,
         description="PromQL whose answer is a latency histogram's rate by pod and le (or by pod, if native). "
-        "$namespace, $workload, $pods and $window are replaced.",
+        "$namespace, $workload, $model, $pods and $window are replaced.",
     )
     quantile: str | None = Field(
         None,

@@ -122,6 +122,7 @@ class DatasetJoins:
                     namespace=each.namespace,
                     workload=each.workload,
                     container=each.container,
+                    model_name=each.spec.serving.model_name if each.spec.serving else None,
                     profile=key,
                     metrics=metrics,
                     serving=each.settings,

@@ -14,12 +14,15 @@ from tailwise.api.labels import (
     SCHEDULER_NAME,
     WORKLOAD_LABEL,
 )
+from tailwise.api.not_implemented import scraped_at_serving_port
 from tailwise.api.placement_policy import Binding
 from tailwise.cluster.client import DEPLOYMENTS, INFERENCE_WORKLOADS
 
 # Which workload's template made a pod. Its own label, and not the workload label, is the selector: a pod
 # whose workload label somebody changes stays with its ReplicaSet instead of being replaced.
 MADE_BY_LABEL = "tailwise.dev/made-by"
+
+_SCRAPING = "prometheus.io"
 
 
 def deployment_manifest(
@@ -100,6 +103,8 @@ def _template(workload: InferenceWorkload, labels: Mapping[str, str]) -> dict[st
         **given,
         MADE_BY_LABEL: workload.metadata.name,
     }
+    if scraped_at_serving_port(workload.spec):
+        metadata["annotations"] = _scraped(workload, metadata.get("annotations", {}))
     spec = copy.deepcopy(template.spec)
     gates = [gate for gate in spec.get("schedulingGates") or () if gate.get("name") != PLACEMENT_GATE]
     if workload.spec.placement.binding is Binding.NODE_NAME:
@@ -108,3 +113,12 @@ def _template(workload: InferenceWorkload, labels: Mapping[str, str]) -> dict[st
         gates.append({"name": PLACEMENT_GATE})
     spec["schedulingGates"] = gates
     return {"metadata": metadata, "spec": spec}
+
+
+def _scraped(workload: InferenceWorkload, given: Mapping[str, str]) -> dict[str, str]:
+    """Annotations by which Prometheus' usual configuration finds the pods; those of the template stay."""
+    serving = workload.spec.serving
+    if serving is None or f"{_SCRAPING}/scrape" in given:
+        return dict(given)
+    own = {"scrape": "true", "port": str(serving.port), "path": "/metrics"}
+    return {f"{_SCRAPING}/{name}": value for name, value in own.items()} | dict(given)

@@ -186,7 +186,7 @@ async def _nodes(
 async def _pods(prometheus: Prometheus, each: Served, span: Span, named: NodeNames, told: Told) -> _Read:
     seconds = int(span.step.total_seconds())
     metrics = each.metrics.model_copy(update={"window_seconds": seconds})
-    server = bound_queries(metrics, each.namespace, each.workload, each.pods_pattern, 90)
+    server = bound_queries(metrics, each.namespace, each.workload, each.pods_pattern, 90, each.model_name)
     own = metrics.queries if metrics.preset is ServingPreset.CUSTOM else None
     concurrency = filled(own.concurrency, server.values) if own and own.concurrency else None
     latency = await read_range(

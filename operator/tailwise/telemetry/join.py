@@ -157,6 +157,12 @@ class ServedPods(Document):
     container: str | None = Field(
         None, min_length=1, max_length=63, description="The server's container; none: all of the pod's."
     )
+    model_name: str | None = Field(
+        None,
+        min_length=1,
+        max_length=253,
+        description="The one of the server's models that counts; none: all.",
+    )
     pods: tuple[JoinedPod, ...] = Field(default=(), description="The pods, also those that are gone.")
     pods_pattern: str | None = Field(
         None, min_length=1, description="Instead of pods: a regular expression of their names."

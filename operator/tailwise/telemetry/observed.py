@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from tailwise.api.serving_metrics import LatencyUnit, ServingMetrics, ServingPreset
 from tailwise.telemetry.prometheus import Prometheus, PrometheusError, Sample, Vector
-from tailwise.telemetry.server_metrics import SERVERS, ServerMetrics
+from tailwise.telemetry.server_metrics import SERVERS, ServerMetrics, quoted
 
 _PART = "tailwise_part"
 
@@ -79,17 +79,19 @@ async def observe_latency(
     workload: str,
     pods: Sequence[str],
     percentile: int = 90,
+    model_name: str | None = None,
 ) -> LatencyObservation:
     """Read the ``percentile`` of latency over ``metrics.window_seconds``, of the workload and of each pod.
 
-    ``pods`` are the names of the workload's pods. One query. Raises nothing for what Prometheus does or
+    ``pods`` are the names of the workload's pods, ``model_name`` is the one of the server's models that
+    counts; None: all. One query. Raises nothing for what Prometheus does or
     lacks: the reason is part of the answer.
     """
     if not pods:
         return _none(NoLatency.NO_PODS, f"InferenceWorkload {namespace}/{workload} has no placed pods")
     # Names of pods are lower-case letters, digits, hyphens and dots: only the dot is special.
     pattern = "|".join(pod.replace(".", "[.]") for pod in sorted(pods))
-    server = bound_queries(metrics, namespace, workload, pattern, percentile)
+    server = bound_queries(metrics, namespace, workload, pattern, percentile, model_name)
     query = _query(server, percentile / 100)
     try:
         vector = await prometheus.instant(query, f"latency of {namespace}/{workload}")
@@ -129,9 +131,17 @@ class BoundQueries:
 
 
 def bound_queries(
-    metrics: ServingMetrics, namespace: str, workload: str, pods_pattern: str, percentile: int
+    metrics: ServingMetrics,
+    namespace: str,
+    workload: str,
+    pods_pattern: str,
+    percentile: int,
+    model_name: str | None = None,
 ) -> BoundQueries:
     """The queries of ``spec.metrics`` for the pods whose names match a regular expression.
+
+    ``model_name``: the one of the server's models that counts; None: all. Queries of one's own have it as
+    ``$model``, or else the workload's name.
 
     Raises ValueError: preset Custom without queries.
     """
@@ -155,8 +165,10 @@ def bound_queries(
             "check the query in spec.metrics.queries and that its answer has the label pod",
             metric=own.buckets or own.quantile or "",
         )
+        values["model"] = quoted(model_name or workload)
     else:
         server = SERVERS[metrics.preset]
+        values |= server.matchers(model_name)
     return BoundQueries(
         filled(server.buckets, values),
         filled(server.quantile, values),

@@ -34,6 +34,8 @@ class Served:
     family: str = ""
     container: str | None = None
     pods: tuple[JoinedPod, ...] = ()
+    # The one of the server's models that counts; None: all.
+    model_name: str | None = None
 
     @property
     def name(self) -> str:
@@ -55,6 +57,7 @@ def served_of(join: DatasetJoin) -> list[Served]:
             each.serving.serving(profile.batch_size),
             each.family,
             each.container,
+            model_name=each.model_name,
         )
         if each.pods_pattern is not None:
             found.append(whole)

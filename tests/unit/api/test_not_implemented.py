@@ -14,6 +14,9 @@ MINIMAL: dict[str, Any] = {
 }
 
 
+TEMPLATE = {"spec": {"containers": [{"name": "server", "image": "registry.example/server:1"}]}}
+
+
 def workload(**fields: Any) -> InferenceWorkloadSpec:
     return InferenceWorkloadSpec.model_validate(MINIMAL | fields)
 
@@ -30,6 +33,12 @@ def test_a_minimal_workload_uses_nothing_that_is_missing() -> None:
     ("fields", "expected"),
     [
         ({"slo": {"latencyMilliseconds": 5, "percentile": 99}}, "spec.slo.percentile"),
+        ({"serving": {"port": 8080}, "metrics": {"preset": "KServe"}}, "spec.serving.port"),
+        (
+            {"serving": {"port": 8000}, "metrics": {"preset": "Triton"}, "template": TEMPLATE},
+            "spec.serving.port",
+        ),
+        ({"serving": {"modelName": "m"}}, "spec.serving.modelName"),
     ],
 )
 def test_a_workloads_field_without_behaviour_is_named(fields: dict[str, Any], expected: str) -> None:
@@ -52,7 +61,8 @@ def test_a_workloads_field_without_behaviour_is_named(fields: dict[str, Any], ex
         {"placement": {"neighbours": "Respect", "relocation": {"mode": "WhenBetter"}}},
         {"model": {"url": "s3://b/m.onnx", "serviceAccountName": "reader", "secretRef": {"name": "keys"}}},
         {"load": {"batchSize": 8, "concurrency": 4, "requestsPerSecond": 10}},
-        {"metrics": {"preset": "Triton"}},
+        {"metrics": {"preset": "Triton"}, "serving": {"modelName": "m"}},
+        {"metrics": {"preset": "KServe"}, "serving": {"port": 8080}, "template": TEMPLATE},
         {"latencyModelRef": {"name": "default"}},
     ],
 )
@@ -67,14 +77,12 @@ def test_an_empty_latency_model_uses_nothing_that_is_missing() -> None:
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"featureSet": "Paper", "schedule": {"cron": "@daily"}, "drift": {}}, []),
-        ({"promotion": {"mode": "Manual", "minGainPercent": 5}, "historyLimit": 2}, []),
-        ({"dataset": {"windowSeconds": 60, "retentionDays": 7}}, ["spec.dataset.retentionDays"]),
-        ({"drift": {"newSamples": 500}}, ["spec.drift.newSamples"]),
-        ({"profiling": {}}, ["spec.profiling"]),
+        ({"featureSet": "Paper"}, ["spec.featureSet: Paper"]),
+        ({"schedule": {"cron": "@daily"}}, ["spec.schedule"]),
+        ({"dataset": {"windowSeconds": 60}}, ["spec.dataset.windowSeconds"]),
         (
-            {"artifactStore": {"type": "URL", "url": "s3://bucket/versions"}},
-            ["spec.artifactStore.type", "spec.artifactStore.url"],
+            {"promotion": {"mode": "Manual", "minGainPercent": 5}, "drift": {}},
+            ["spec.promotion.mode", "spec.promotion.minGainPercent", "spec.drift"],
         ),
     ],
 )
