@@ -10,8 +10,9 @@ import pytest
 
 from tailwise.api.latency_dataset import Dataset, LabelSelector, NamedQueries
 from tailwise.api.serving_metrics import ServingPreset
+from tailwise.cluster import apply
 from tailwise.cluster.client import CONFIG_MAPS, Client
-from tailwise.controllers.dataset_join import DatasetJoins, join_config_map, join_name
+from tailwise.controllers.dataset_join import JOIN_LABEL, DatasetJoins, join_config_map
 from tailwise.telemetry.join import JOIN_FILE, DatasetJoin, UtilisationPreset, unpacked
 from tailwise.telemetry.queries import node_exporter
 from tests.operator.live_stage import MODEL, LiveStage, live_stage
@@ -128,21 +129,48 @@ async def test_pods_that_serve_in_another_way_are_a_group_of_their_own() -> None
 async def test_the_document_is_written_where_training_jobs_read_it_and_grows_from_run_to_run(
     client: Client, namespace: str
 ) -> None:
+    async def held() -> dict[str, DatasetJoin]:
+        found = (await client.request("GET", CONFIG_MAPS.path(namespace)))["items"]
+        return {
+            each["metadata"]["name"]: unpacked(base64.b64decode(each["binaryData"][JOIN_FILE]), "x")
+            for each in found
+            if JOIN_FILE in each.get("binaryData", {})
+        }
+
     async with live_stage() as stage:
         joins = joins_of(stage)
         gone = await stage.place("iris-1")
-        name = await joins.publish(client, namespace, "default", Dataset(), stage.now)
+        first = await joins.publish(client, namespace, "default", Dataset(), stage.now)
+        other = await joins.publish(client, namespace, "other", Dataset(), stage.now)
+        assert set(await held()) == {first, other}
         stage.remove(gone)
         await stage.place("iris-2")
         # Another process, which saw nothing of the first pod.
-        assert await joins_of(stage).publish(client, namespace, "default", Dataset(), stage.now) == name
+        later = stage.now + timedelta(minutes=1)
+        second = await joins_of(stage).publish(client, namespace, "default", Dataset(), later)
+        written = await held()
+        assert set(written) == {second, other}
+        assert pods(written[second]) == {"iris-1": ("fast", True), "iris-2": ("fast", False)}
+        # Tried again: the same document under the same name is no error.
+        assert await joins.publish(client, namespace, "default", Dataset(), later) == second
+
+
+async def test_a_document_that_somebody_broke_is_made_anew(client: Client, namespace: str) -> None:
+    async with live_stage() as stage:
+        joins = joins_of(stage)
+        await stage.place("iris-1")
+        broken = join_config_map(DatasetJoin(), "default", namespace, stage.now - DAY)
+        broken["binaryData"] = {JOIN_FILE: base64.b64encode(b"broken: [").decode()}
+        assert (await apply.create(client, CONFIG_MAPS, broken)).done
+        name = await joins.publish(client, namespace, "default", Dataset(), stage.now)
     found = await client.request("GET", CONFIG_MAPS.path(namespace, name))
-    join = unpacked(base64.b64decode(found["binaryData"][JOIN_FILE]), name)
-    assert pods(join) == {"iris-1": ("fast", True), "iris-2": ("fast", False)}
+    assert pods(unpacked(base64.b64decode(found["binaryData"][JOIN_FILE]), name))
 
 
-def test_the_config_map_has_a_name_that_the_api_server_takes() -> None:
-    long = "m" * 253
-    made = join_config_map(DatasetJoin(), long, "operators")
-    assert len(join_name(long)) <= 253
-    assert len(made["metadata"]["labels"]["tailwise.dev/latency-model"]) <= 63
+def test_the_config_map_has_a_name_and_a_label_that_the_api_server_takes() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    long = [f"{'m' * 251}{number}" for number in range(2)]
+    made = [join_config_map(DatasetJoin(), each, "operators", now)["metadata"] for each in long]
+    assert len(made[0]["name"]) <= 253
+    assert len(made[0]["labels"][JOIN_LABEL]) <= 63
+    assert made[0]["labels"][JOIN_LABEL] != made[1]["labels"][JOIN_LABEL]

@@ -6,6 +6,9 @@ from typing import Any
 
 import yaml
 
+PATIENCE_SECONDS = 60.0
+"""Time that a query has: a machine at its limit takes long for what is done in milliseconds."""
+
 _POLL_SECONDS = 0.2
 _LONGEST_WAIT_SECONDS = 180.0
 

@@ -23,6 +23,7 @@ from tailwise.telemetry.served import Served, served_of
 from tailwise.training.cleaning import clean
 from tailwise.training.rows import DropReason
 from tests.telemetry.past import LOOKBACK, WINDOW, Past
+from tests.telemetry.scraped import PATIENCE_SECONDS
 from tests.unit.prediction.builders import node, profile
 
 MODEL = profile()
@@ -37,7 +38,7 @@ def served(
 
 
 async def history(past: Past, *asked: Served, hardware: Any = None, told: Any = None) -> History:
-    prometheus = Prometheus(past.url)
+    prometheus = Prometheus(past.url, timeout_seconds=PATIENCE_SECONDS)
     try:
         return await read_history(
             prometheus,
@@ -201,7 +202,7 @@ async def test_a_range_longer_than_prometheus_answers_at_once_is_read_in_chunks(
     step = timedelta(seconds=1)
     long = Span(past.span.end - 11_999 * step, past.span.end, step)  # 11,000 points are its most
     told: list[tuple[int, int]] = []
-    prometheus = Prometheus(past.url)
+    prometheus = Prometheus(past.url, timeout_seconds=PATIENCE_SECONDS)
     (series,) = await read_range(
         prometheus, "vector(1)", long, "ones", lambda done, of: told.append((done, of))
     )

@@ -6,6 +6,7 @@ import pytest
 from tailwise.api.serving_metrics import LatencyQueries, LatencyUnit, ServingMetrics, ServingPreset
 from tailwise.telemetry.observed import LatencyObservation, NoLatency, observe_latency
 from tailwise.telemetry.prometheus import Prometheus
+from tests.telemetry.scraped import PATIENCE_SECONDS
 
 WINDOW_SECONDS = 30
 OURS = ServingMetrics(preset=ServingPreset.OPEN_INFERENCE, window_seconds=WINDOW_SECONDS)
@@ -30,7 +31,7 @@ async def observed(
     percentile: int = 90,
     model_name: str | None = None,
 ) -> LatencyObservation:
-    prometheus = Prometheus(url)
+    prometheus = Prometheus(url, timeout_seconds=PATIENCE_SECONDS)
     try:
         return await observe_latency(
             prometheus,

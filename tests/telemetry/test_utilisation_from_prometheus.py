@@ -13,7 +13,7 @@ from tailwise.telemetry.utilisation import Utilisation, UtilisationPoller
 from tests.cluster import processes
 from tests.cluster import prometheus as prometheus_daemon
 from tests.telemetry.conftest import WINDOW_SECONDS
-from tests.telemetry.scraped import wait_until
+from tests.telemetry.scraped import PATIENCE_SECONDS, wait_until
 
 ADDRESSES = {"10.0.0.2": "worker-2"}
 CUSTOM = queries.custom(
@@ -25,7 +25,7 @@ CUSTOM = queries.custom(
 
 
 async def polled(url: str, asked: UtilisationQueries) -> Utilisation:
-    prometheus = Prometheus(url)
+    prometheus = Prometheus(url, timeout_seconds=PATIENCE_SECONDS)
     utilisation = await UtilisationPoller(prometheus, asked, addresses=lambda: ADDRESSES).poll()
     prometheus.close()
     assert utilisation.last_error is None
@@ -96,7 +96,7 @@ async def test_without_prometheus_values_keep_their_time_and_their_age_grows(
 ) -> None:
     url, directory = stoppable_prometheus
     metrics = OperatorMetrics()
-    prometheus = Prometheus(url, timeout_seconds=5)
+    prometheus = Prometheus(url, timeout_seconds=PATIENCE_SECONDS)
     poller = UtilisationPoller(prometheus, queries.cadvisor(WINDOW_SECONDS), metrics=metrics)
 
     def age() -> float:

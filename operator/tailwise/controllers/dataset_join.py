@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http import HTTPStatus
 from typing import Any
 
 from tailwise.api.hardware import NodeHardware
 from tailwise.api.inference_workload import InferenceWorkloadSpec
-from tailwise.api.labels import LATENCY_MODEL_LABEL, MANAGED_BY, MANAGED_BY_LABEL
+from tailwise.api.labels import MANAGED_BY, MANAGED_BY_LABEL
 from tailwise.api.latency_dataset import Dataset, LabelSelector
 from tailwise.api.profile import ModelProfile
 from tailwise.api.serving_metrics import LatencyQueries, ServingMetrics, ServingPreset
 from tailwise.cluster import apply
-from tailwise.cluster.client import CONFIG_MAPS, ApiError, Client
+from tailwise.cluster.client import CONFIG_MAPS, Client
 from tailwise.cluster.reflector import Key
 from tailwise.controllers.registry import KnownWorkload
 from tailwise.controllers.serving import serving_of
@@ -50,13 +50,17 @@ _LOGGER = logging.getLogger(__name__)
 MOST_GONE = 10_000
 """Pods that are gone and still told of; of about half a kilobyte each."""
 
+JOIN_LABEL = "tailwise.dev/dataset-join"
+"""On ConfigMaps with a join document: the LatencyModel that it is for."""
+
 _NAME_LIMIT = 200
+_LONGEST_LABEL = 63
 _P90 = 90
 
 
-def join_name(latency_model: str) -> str:
-    """Name of the ConfigMap that holds the document of a LatencyModel."""
-    return f"tailwise-join-{latency_model[:_NAME_LIMIT]}"
+def join_name(latency_model: str, made_at: datetime) -> str:
+    """Name of the ConfigMap that holds the document of a LatencyModel as it was at a time."""
+    return f"tailwise-join-{latency_model[:_NAME_LIMIT].rstrip('-.')}-{made_at:%Y%m%d%H%M%S}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,21 +155,29 @@ class DatasetJoins:
         now: datetime,
         owners: Sequence[Mapping[str, Any]] = (),
     ) -> str:
-        """Write the document into its ConfigMap and return that one's name; ``owners`` take it with them.
+        """Write the document into a ConfigMap of its own and return that one's name.
 
-        Raises ApiError or what the connection raises: the caller's queue tries again.
+        ``owners`` take it with them. The ones before it go once it stands: a writer that is killed loses
+        nothing. Raises ApiError or what the connection raises: the caller's queue tries again.
         """
-        name = join_name(latency_model)
-        join, left_out = bounded(self.join(dataset, now, await _written(client, namespace, name)))
+        written = await _written(client, namespace, latency_model)
+        before = next((join for _, join in written if join is not None), None)
+        join, left_out = bounded(self.join(dataset, now, before))
         if left_out:
             _LOGGER.warning(
-                "%s: %d pods that ended first are left out, a ConfigMap holds no more", name, left_out
+                "LatencyModel %s: %d pods that ended first are left out of the join document, a ConfigMap "
+                "holds no more",
+                latency_model,
+                left_out,
             )
-        written = await apply.apply(
-            client, CONFIG_MAPS, join_config_map(join, latency_model, namespace, owners), force=True
-        )
-        if not written.done:
-            raise RuntimeError(f"ConfigMap {namespace}/{name} refused: {written.message}")
+        manifest = join_config_map(join, latency_model, namespace, now, owners)
+        name = str(manifest["metadata"]["name"])
+        made = await apply.create(client, CONFIG_MAPS, manifest)
+        if not made.done and made.outcome is not apply.Outcome.CONFLICT:
+            raise RuntimeError(f"ConfigMap {namespace}/{name} refused: {made.message}")
+        for older, _ in written:
+            if older != name:
+                await apply.delete(client, CONFIG_MAPS, namespace, older)
         return name
 
     def _standing(self) -> Iterator[_Served]:
@@ -206,38 +218,50 @@ class DatasetJoins:
 
 
 def join_config_map(
-    join: DatasetJoin, latency_model: str, namespace: str, owners: Sequence[Mapping[str, Any]] = ()
+    join: DatasetJoin,
+    latency_model: str,
+    namespace: str,
+    made_at: datetime,
+    owners: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The ConfigMap that a training Job mounts, under the key ``JOIN_FILE``."""
     return {
         "apiVersion": CONFIG_MAPS.api_version,
         "kind": CONFIG_MAPS.kind,
         "metadata": {
-            "name": join_name(latency_model),
+            "name": join_name(latency_model, made_at),
             "namespace": namespace,
-            "labels": {
-                LATENCY_MODEL_LABEL: latency_model[:63].rstrip("-."),
-                MANAGED_BY_LABEL: MANAGED_BY,
-            },
+            "labels": {JOIN_LABEL: _label(latency_model), MANAGED_BY_LABEL: MANAGED_BY},
             "ownerReferences": list(owners),
         },
+        "immutable": True,
         "binaryData": {JOIN_FILE: base64.b64encode(packed(join)).decode()},
     }
 
 
-async def _written(client: Client, namespace: str, name: str) -> DatasetJoin | None:
-    """The document that was written last; None where there is none, or one that cannot be read."""
-    try:
-        found = await client.request("GET", CONFIG_MAPS.path(namespace, name))
-        content = base64.b64decode((found.get("binaryData") or {}).get(JOIN_FILE, ""), validate=True)
-        return unpacked(content, f"ConfigMap {namespace}/{name}")
-    except ApiError as error:
-        if error.code == HTTPStatus.NOT_FOUND:
-            return None
-        raise
-    except (JoinError, binascii.Error) as error:
-        _LOGGER.warning("%s; it is made anew", error)
-        return None
+async def _written(
+    client: Client, namespace: str, latency_model: str
+) -> list[tuple[str, DatasetJoin | None]]:
+    """Documents that were written and not removed, by name, the newest first; None where one is broken."""
+    query = {"labelSelector": f"{JOIN_LABEL}={_label(latency_model)}"}
+    listed = (await client.request("GET", CONFIG_MAPS.path(namespace), query=query)).get("items") or ()
+    found: list[tuple[str, DatasetJoin | None]] = []
+    for each in sorted(listed, key=lambda item: str(item["metadata"]["name"]), reverse=True):
+        name = str(each["metadata"]["name"])
+        try:
+            content = base64.b64decode((each.get("binaryData") or {}).get(JOIN_FILE, ""), validate=True)
+            found.append((name, unpacked(content, f"ConfigMap {namespace}/{name}")))
+        except (JoinError, binascii.Error) as error:
+            _LOGGER.warning("%s; it is made anew", error)
+            found.append((name, None))
+    return found
+
+
+def _label(latency_model: str) -> str:
+    """A label's value for a name that may be longer, which keeps names apart."""
+    if len(latency_model) <= _LONGEST_LABEL:
+        return latency_model
+    return f"{latency_model[:40].rstrip('-.')}-{hashlib.sha256(latency_model.encode()).hexdigest()[:16]}"
 
 
 def _selected(selector: LabelSelector | None, labels: tuple[tuple[str, str], ...]) -> bool:
