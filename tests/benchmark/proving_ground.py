@@ -17,7 +17,7 @@ from tests.cluster.sizes import Size
 from tests.demo import chart, clusters
 from tests.demo.manifests import SYSTEM_NAMESPACE
 
-CLUSTER = "bench"
+CLUSTER = "paper"
 
 
 def up(scenario: Scenario, report: Callable[[str], None], name: str = CLUSTER) -> RealCluster:

@@ -1,4 +1,5 @@
-"""Trimaran's scheduler (scheduler-plugins) beside kube-scheduler, one process with a profile a plugin.
+"""Trimaran's scheduler (scheduler-plugins) beside kube-scheduler: one process a plugin, for two in one would
+both register the same path of their library's web server.
 
 It reads Prometheus by the recording rules of real_nodes/recording-rules.yaml. It is of an older Kubernetes
 than the control plane; it only lists, watches and binds.
@@ -14,34 +15,34 @@ import yaml
 from tests.cluster import binaries, controlplane, hosts, probes, processes
 from tests.cluster.real import RealCluster
 
-DAEMON = "trimaran-scheduler"
+PROGRAM = "trimaran-scheduler"
 PROFILES: Mapping[str, str] = {
     "trimaran-load-variation-risk-balancing": "LoadVariationRiskBalancing",
     "trimaran-target-load-packing": "TargetLoadPacking",
 }
-_PORT = 10300
+_FIRST_PORT = 10300
 
 
 def up(cluster: RealCluster, report: Callable[[str], None]) -> None:
-    """Start it, or leave the one that runs."""
-    program = binaries.program(DAEMON, progress=report)
+    """Start both, or leave those that run. Each knows its profile by the name of PROFILES."""
+    program = binaries.program(PROGRAM, progress=report)
     plane = cluster.control_plane
-    file = plane.directory / "trimaran.yaml"
-    file.write_text(yaml.safe_dump(_configuration(plane, cluster.prometheus_url), sort_keys=False))
     prefix = hosts.inside(hosts.control_plane_namespace(cluster.name))
-    command = [
-        *prefix,
-        str(program),
-        f"--config={file}",
-        f"--secure-port={_PORT}",
-        "--bind-address=127.0.0.1",
-    ]
-    daemon = processes.start(plane.directory, DAEMON, command, logs=plane.logs, progress=report)
-    probe = probes.answers(f"https://127.0.0.1:{_PORT}/healthz", pair=plane.admin, prefix=prefix)
-    processes.wait_until_ready("Trimaran", probe, daemons=(daemon,), progress=report)
+    for place, (name, plugin) in enumerate(PROFILES.items()):
+        file = plane.directory / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(_configuration(plane, name, plugin, cluster.prometheus_url)))
+        port = _FIRST_PORT + place
+        command = [*prefix, str(program), f"--config={file}", f"--secure-port={port}"]
+        daemon = processes.start(
+            plane.directory, name, [*command, "--bind-address=127.0.0.1"], logs=plane.logs, progress=report
+        )
+        probe = probes.answers(f"https://127.0.0.1:{port}/healthz", pair=plane.admin, prefix=prefix)
+        processes.wait_until_ready(name, probe, daemons=(daemon,), progress=report)
 
 
-def _configuration(plane: controlplane.ControlPlane, prometheus_url: str) -> dict[str, Any]:
+def _configuration(
+    plane: controlplane.ControlPlane, name: str, plugin: str, prometheus_url: str
+) -> dict[str, Any]:
     return {
         "apiVersion": "kubescheduler.config.k8s.io/v1",
         "kind": "KubeSchedulerConfiguration",
@@ -51,7 +52,7 @@ def _configuration(plane: controlplane.ControlPlane, prometheus_url: str) -> dic
             "qps": 5000,
             "burst": 5000,
         },
-        "profiles": [_profile(name, plugin, prometheus_url) for name, plugin in PROFILES.items()],
+        "profiles": [_profile(name, plugin, prometheus_url)],
     }
 
 
