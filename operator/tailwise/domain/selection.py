@@ -29,8 +29,8 @@ def selected(pod: Pod, table: NodeTable) -> Bools:
 def any_term(terms: Iterable[NodeSelectorTerm], table: NodeTable, *, nameless: bool = False) -> Bools:
     """Nodes (nodes,) that meet one of the terms; none where there is no term.
 
-    ``nameless``: fields are compared with nothing, for kube-scheduler reads a volume's node affinity by a
-    node's labels alone.
+    ``nameless``: by a node's labels alone, as kube-scheduler reads a volume's node affinity; fields are then
+    passed over, though a term that has no more than fields is not an empty one.
     """
     result = np.zeros(len(table), dtype=np.bool_)
     for term in terms:
@@ -45,8 +45,8 @@ def _term(term: NodeSelectorTerm, table: NodeTable, nameless: bool) -> Bools:
     result = np.ones(len(table), dtype=np.bool_)
     for requirement in term.expressions:
         result &= _requirement(requirement, table)
-    for requirement in term.fields:
-        result &= _field(requirement, table, nameless)
+    for requirement in () if nameless else term.fields:
+        result &= _field(requirement, table)
     return result
 
 
@@ -80,10 +80,10 @@ def absent(column: LabelColumn) -> Bools:
     return missing
 
 
-def _field(requirement: Requirement, table: NodeTable, nameless: bool) -> Bools:
+def _field(requirement: Requirement, table: NodeTable) -> Bools:
     """metadata.name is the only field that nodes can be selected by; any other is empty."""
     named = np.zeros(len(table), dtype=np.bool_)
     wanted = requirement.values[0]
-    if requirement.key == NAME_FIELD and wanted in table.index and not nameless:
+    if requirement.key == NAME_FIELD and wanted in table.index:
         named[table.index[wanted]] = True
     return named if requirement.operator == Operator.IN else ~named

@@ -157,6 +157,18 @@ def test_a_bound_volume_is_reached_from_where_its_node_affinity_says() -> None:
     ]
 
 
+def test_a_volume_cannot_be_held_to_a_node_by_its_name() -> None:
+    """kube-scheduler reads a volume's node affinity by labels alone and passes fields over."""
+    by_name = {"key": "metadata.name", "operator": "In", "values": ["node-a"]}
+    rack_b = {"key": "rack", "operator": "In", "values": ["b"]}
+    for term, fits in (
+        ({"matchFields": [by_name]}, ["", ""]),
+        ({"matchFields": [by_name], "matchExpressions": [rack_b]}, [AFFINITY, ""]),
+    ):
+        held = volume(nodeAffinity={"required": {"nodeSelectorTerms": [term]}})
+        assert verdicts(asking(), claim(on="v"), held) == fits
+
+
 @pytest.mark.parametrize(
     ("labels", "on_volume", "fits"),
     [
