@@ -91,19 +91,21 @@ async def run_as_kubelet(look: Look, directory: Path, volume: Path | None = None
 async def end_pod(look: Look, pod: dict[str, Any], code: int, message: str) -> None:
     times = {"startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:05Z"}
     ended = {"exitCode": code, "reason": "Completed" if code == 0 else "Error", "message": message, **times}
+    phase = "Succeeded" if code == 0 else "Failed"
+    await write_status(look, pod, phase, {"terminated": ended})
+
+
+async def write_status(look: Look, pod: dict[str, Any], phase: str, state: dict[str, Any]) -> None:
+    """The pod's phase, and the state of its one container, as a kubelet would tell them."""
     container = {
         "name": "inspect",
         "image": "x",
         "imageID": "",
         "ready": False,
         "restartCount": 0,
-        "state": {"terminated": ended},
+        "state": state,
     }
-    status = {"phase": "Succeeded" if code == 0 else "Failed", "containerStatuses": [container]}
-    await write_status(look, pod, status)
-
-
-async def write_status(look: Look, pod: dict[str, Any], status: dict[str, Any]) -> None:
+    status = {"phase": phase, "containerStatuses": [container]}
     path = PODS.path(look.namespace, pod["metadata"]["name"], "status")
     await look.client.request("PATCH", path, body={"status": status}, content_type=ContentType.MERGE_PATCH)
 
@@ -215,15 +217,7 @@ async def test_an_error_that_the_job_finds_is_the_condition_and_one_event(
 
 async def _no_image(look: Look, pod: dict[str, Any]) -> None:
     waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "no such host registry.invalid"}}
-    container = {
-        "name": "inspect",
-        "image": "x",
-        "imageID": "",
-        "ready": False,
-        "restartCount": 0,
-        "state": waiting,
-    }
-    await write_status(look, pod, {"phase": "Pending", "containerStatuses": [container]})
+    await write_status(look, pod, "Pending", waiting)
 
 
 async def _crash(look: Look, pod: dict[str, Any]) -> None:

@@ -155,14 +155,12 @@ class FileSource:
             os.close(self._descriptor)
 
 
-class IdentifiedSource:
-    """A source whose identity is known from elsewhere: from a registry's manifest."""
+class _PassedThrough:
+    """A source around another that changes one thing of it."""
 
-    def __init__(self, source: ByteSource, identity: Identity) -> None:
+    def __init__(self, source: ByteSource) -> None:
         self._source = source
-        self.seekable = source.seekable
         self.pace = source.pace
-        self.identity = identity
 
     @property
     def size(self) -> int | None:
@@ -183,26 +181,24 @@ class IdentifiedSource:
         self._source.close()
 
 
-class HashingSource:
+class IdentifiedSource(_PassedThrough):
+    """A source whose identity is known from elsewhere: from a registry's manifest."""
+
+    def __init__(self, source: ByteSource, identity: Identity) -> None:
+        super().__init__(source)
+        self.seekable = source.seekable
+        self.identity = identity
+
+
+class HashingSource(_PassedThrough):
     """A streamed source whose digest is known once all of it has passed."""
 
     seekable = False
 
     def __init__(self, source: ByteSource) -> None:
-        self._source = source
+        super().__init__(source)
         self._digest = hashlib.sha256()
         self._passed = 0
-        self.pace = source.pace
-
-    @property
-    def size(self) -> int | None:
-        """Size of the file in bytes."""
-        return self._source.size
-
-    @property
-    def bytes_read(self) -> int:
-        """Bytes that came from the store so far."""
-        return self._source.bytes_read
 
     @property
     def identity(self) -> Identity:
@@ -211,7 +207,7 @@ class HashingSource:
 
     def read(self, offset: int, length: int) -> bytes:
         """The next bytes."""
-        data = self._source.read(offset, length)
+        data = super().read(offset, length)
         self._digest.update(data)
         self._passed += len(data)
         return data
@@ -222,10 +218,6 @@ class HashingSource:
             if self._passed > limit_bytes:
                 return None
         return self._digest.hexdigest()
-
-    def close(self) -> None:
-        """Close the source."""
-        self._source.close()
 
 
 def sha256_of(source: ByteSource, limit_bytes: int) -> str | None:

@@ -33,9 +33,10 @@ def test_the_dearer_branch_of_an_if_counts() -> None:
     assert profile(made).flops == 2 * 2 * 8 * 8
 
 
-def loop(trips: np.ndarray | None) -> onnx.ModelProto:
-    body = helper.make_graph(
-        [node("MatMul", ["v", "w"], ["out"]), node("Identity", ["go"], ["again"])],
+def loop_body(*nodes: onnx.NodeProto) -> onnx.GraphProto:
+    """The body of a Loop that makes ``out`` of ``v``, and goes on for as long as it was told to."""
+    return helper.make_graph(
+        [*nodes, node("Identity", ["go"], ["again"])],
         "body",
         [
             helper.make_tensor_value_info("i", TensorProto.INT64, []),
@@ -47,6 +48,20 @@ def loop(trips: np.ndarray | None) -> onnx.ModelProto:
             helper.make_tensor_value_info("out", TensorProto.FLOAT, None),
         ],
     )
+
+
+def running_sum() -> onnx.GraphProto:
+    """The body of a Scan."""
+    return helper.make_graph(
+        [node("Add", ["s", "e"], ["s2"]), node("Identity", ["s2"], ["o"])],
+        "body",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("s", "e")],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("s2", "o")],
+    )
+
+
+def loop(trips: np.ndarray | None) -> onnx.ModelProto:
+    body = loop_body(node("MatMul", ["v", "w"], ["out"]))
     inputs: dict[str, tuple[int, ...]] = {"x": (2, 8)}
     weights = {"w": zeros(8, 8)}
     if trips is None:
@@ -74,12 +89,7 @@ def test_a_loop_without_a_known_end_counts_one_step_and_says_so() -> None:
 
 
 def test_a_scan_counts_its_body_for_each_slice() -> None:
-    body = helper.make_graph(
-        [node("Add", ["s", "e"], ["s2"]), node("Identity", ["s2"], ["o"])],
-        "body",
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("s", "e")],
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("s2", "o")],
-    )
+    body = running_sum()
     made = model(
         [node("Scan", ["init", "x"], ["last", "y"], body=body, num_scan_inputs=1)],
         {"init": (4,), "x": (7, 4)},
@@ -147,22 +157,9 @@ def test_an_if_whose_condition_is_known_counts_the_branch_it_takes() -> None:
 
 
 def test_a_loop_whose_values_grow_is_followed_step_by_step() -> None:
-    body = helper.make_graph(
-        [
-            node("Concat", ["v", "v"], ["out"], axis=0),
-            node("MatMul", ["v", "w"], ["product"]),
-            node("Identity", ["go"], ["again"]),
-        ],
-        "body",
-        [
-            helper.make_tensor_value_info("i", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("v", TensorProto.FLOAT, None),
-        ],
-        [
-            helper.make_tensor_value_info("again", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("out", TensorProto.FLOAT, None),
-        ],
+    body = loop_body(
+        node("Concat", ["v", "v"], ["out"], axis=0),
+        node("MatMul", ["v", "w"], ["product"]),
     )
     weights = {"w": zeros(8, 8), "trips": np.array(3, np.int64)}
     made = model([node("Loop", ["trips", "", "x"], ["y"], body=body)], {"x": (1, 8)}, weights)
@@ -170,12 +167,7 @@ def test_a_loop_whose_values_grow_is_followed_step_by_step() -> None:
 
 
 def test_a_scan_of_the_first_kind_runs_for_each_sample_of_each_step() -> None:
-    body = helper.make_graph(
-        [node("Add", ["s", "e"], ["s2"]), node("Identity", ["s2"], ["o"])],
-        "body",
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("s", "e")],
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("s2", "o")],
-    )
+    body = running_sum()
     made = model(
         [node("Scan", ["", "init", "x"], ["last", "y"], body=body, num_scan_inputs=1)],
         {"init": (3, 4), "x": (3, 7, 4)},
@@ -193,19 +185,7 @@ def test_an_if_within_a_loop_counts_its_dearer_branch_each_time() -> None:
         then_branch=branch("t", [node("MatMul", ["v", "w"], ["t"])], "t"),
         else_branch=branch("e", [node("Relu", ["v"], ["e"])], "e"),
     )
-    body = helper.make_graph(
-        [choice, node("Identity", ["go"], ["again"])],
-        "body",
-        [
-            helper.make_tensor_value_info("i", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("v", TensorProto.FLOAT, None),
-        ],
-        [
-            helper.make_tensor_value_info("again", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("out", TensorProto.FLOAT, None),
-        ],
-    )
+    body = loop_body(choice)
     made = model(
         [node("Loop", ["trips", "", "x"], ["y"], body=body)],
         {"x": (2, 8), "c": ()},
