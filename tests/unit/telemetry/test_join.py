@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import textwrap
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from tailwise.telemetry.join import (
     unpacked,
 )
 from tailwise.telemetry.queries import CpuUnit, cadvisor, custom, node_exporter
+from tailwise.telemetry.server_metrics import SERVERS
 from tests.unit.prediction.builders import node, profile
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -199,3 +201,24 @@ def test_a_document_that_is_too_large_loses_the_pods_that_ended_longest_ago(
     assert not gone or not last or max(until for until in gone if until) < min(last.values())
     if len(packed(document)) <= most_bytes:
         assert not left_out
+
+
+DOCUMENTATION = (Path(__file__).parents[3] / "docs" / "dataset.md").read_text(encoding="utf-8")
+
+
+def test_the_document_that_the_documentation_shows_is_one() -> None:
+    begin = DOCUMENTATION.index("    utilisation:\n")
+    shown = DOCUMENTATION[begin : DOCUMENTATION.index("\n\n`serving` is", begin)]
+    models, nodes = (each.model_dump_json(by_alias=True) for each in (profile(), node()))
+    filled = shown.replace("{…}", models, 1).replace("{…}", nodes, 1)
+    document = unpacked(textwrap.dedent(filled).encode(), "docs/dataset.md")
+    first, second = document.served
+    assert (first.pods_pattern, first.serving.requests_per_second) == ("resnet-.*", 50)
+    assert second.pods[0].until is not None
+    assert document.utilisation.queries(300).selector == 'job="node"'
+
+
+@pytest.mark.parametrize("preset", SERVERS)
+def test_the_documentation_names_the_series_of_each_preset(preset: ServingPreset) -> None:
+    (line,) = [each for each in DOCUMENTATION.splitlines() if each.startswith(f"| `{preset}` |")]
+    assert f"`{SERVERS[preset].metric}`" in line
