@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tailwise.cluster.artefacts import (
     write_version,
 )
 from tailwise.cluster.client import CONFIG_MAPS, Client
+from tailwise.prediction import artefact_urls
 from tailwise.prediction.artefact import ArtefactError, Refusal
 from tailwise.prediction.learned import LearnedPredictor
 from tailwise.prediction.manifest import MANIFEST_FILE
@@ -120,6 +122,34 @@ async def test_a_deleted_version_is_gone_with_its_parts_and_others_stay(
     names = {each["metadata"]["name"] for each in listed["items"]}
     assert not any(name.startswith(index_name("default", 1)) for name in names)
     assert (await read_version(client, namespace, "default", 2)).digest == trained.digest
+
+
+async def test_a_version_at_a_url_has_only_its_index_in_the_cluster_and_goes_with_it(
+    client: Client, namespace: str, trained: Trained, tmp_path: Path
+) -> None:
+    url = artefact_urls.version_url(tmp_path.as_uri(), "default", 1)
+    artefact_urls.write_version(url, trained.files)
+    (index,) = config_maps(trained.files, latency_model="default", version=1, namespace=namespace, url=url)
+    await write_version(client, (index,))
+    read = await read_version(client, namespace, "default", 1, trained.digest)
+    assert read.manifest == trained.manifest
+    _spoil(_files_below(tmp_path)["model.onnx"])
+    with pytest.raises(ArtefactError) as error:
+        await read_version(client, namespace, "default", 1, trained.digest)
+    assert error.value.refusal is Refusal.TAMPERED
+    await delete_version(client, namespace, "default", 1)
+    assert _files_below(tmp_path) == {}
+    with pytest.raises(ArtefactError, match="is not there; train a new version"):
+        await read_version(client, namespace, "default", 1)
+
+
+def _files_below(directory: Path) -> dict[str, Path]:
+    return {each.name: each for each in directory.rglob("*") if each.is_file()}
+
+
+def _spoil(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
 
 def test_the_same_version_gives_the_same_config_maps_and_no_part_is_too_large(trained: Trained) -> None:

@@ -101,12 +101,13 @@ class ArtifactStore(Document):
         None,
         min_length=1,
         max_length=2048,
-        description="Prefix below which versions are written, such as s3://bucket/tailwise.",
+        description="Prefix below which versions are written, such as s3://bucket/tailwise. The training Job "
+        "writes there and the operator reads, each by the cloud identity of its service account.",
         json_schema_extra=rules(
             rule(
-                "self.matches('^(s3|gs|az|pvc|file)://.+')",
-                "spec.artifactStore.url needs a scheme that can be written to: s3://, gs://, az://, pvc:// "
-                "or file://",
+                "self.matches('^(s3|gs|az|file)://.+')",
+                "spec.artifactStore.url needs a scheme that can be written to: s3://, gs://, az://, or in "
+                "development file://",
             )
         ),
     )

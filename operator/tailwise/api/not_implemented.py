@@ -11,7 +11,7 @@ from typing import Any
 from tailwise.api.inference_workload import InferenceWorkloadSpec
 from tailwise.api.latency_model import LatencyModelSpec
 from tailwise.api.serving_metrics import METRICS_AT_THE_SERVING_PORT
-from tailwise.api.training_policy import FeatureSet
+from tailwise.api.training_policy import Drift
 
 
 def scraped_at_serving_port(spec: InferenceWorkloadSpec) -> bool:
@@ -36,20 +36,12 @@ _WORKLOAD: Mapping[str, Callable[[InferenceWorkloadSpec], bool]] = {
     ),
 }
 
-# Each of these is described by the schema and waits for training to land.
+# Described by the schema, without behaviour as yet; a path ends where all below it is meant.
 _LATENCY_MODEL = (
-    "dataset",
-    "profiling",
-    "smoothing",
-    "algorithms",
-    "search",
-    "calibration",
-    "promotion",
-    "schedule",
-    "drift",
-    "training_job",
-    "history_limit",
-    "artifact_store",
+    # Rows are read anew for each run, from as far back as Prometheus and files reach.
+    ("dataset", "retentionDays"),
+    ("profiling",),
+    ("drift", "newSamples"),
 )
 
 
@@ -60,10 +52,17 @@ def unimplemented_workload_fields(spec: InferenceWorkloadSpec) -> list[str]:
 
 def unimplemented_latency_model_fields(spec: LatencyModelSpec) -> list[str]:
     """Paths of the fields that ``spec`` sets to other than their defaults and this version passes over."""
-    default = LatencyModelSpec()
-    paths = ["spec.featureSet: Paper"] if spec.feature_set is FeatureSet.PAPER else []
-    for name in _LATENCY_MODEL:
-        paths += _differences(f"spec.{_alias(name)}", _plain(spec, name), _plain(default, name))
+    document = spec.model_dump(mode="json")
+    default = LatencyModelSpec(drift=Drift()).model_dump(mode="json")
+    paths = []
+    for names in _LATENCY_MODEL:
+        value: Any = document
+        usual: Any = default
+        for name in names:
+            value, usual = (each.get(name) if each else None for each in (value, usual))
+        # Left out altogether, such as drift: nothing of it is used.
+        if value is not None:
+            paths += _differences(f"spec.{'.'.join(names)}", value, usual)
     return paths
 
 
@@ -72,14 +71,6 @@ def unimplemented_fields(spec: InferenceWorkloadSpec | LatencyModelSpec) -> list
     if isinstance(spec, InferenceWorkloadSpec):
         return unimplemented_workload_fields(spec)
     return unimplemented_latency_model_fields(spec)
-
-
-def _alias(name: str) -> str:
-    return LatencyModelSpec.model_fields[name].alias or name
-
-
-def _plain(spec: LatencyModelSpec, name: str) -> Any:
-    return spec.model_dump(mode="json", include={name}).get(_alias(name))
 
 
 def _differences(path: str, value: Any, default: Any) -> list[str]:

@@ -29,6 +29,7 @@ from tailwise.cli.training_rows import MOST_FAULTS, RunError, files_of, history_
 from tailwise.cluster import apply
 from tailwise.cluster.artefacts import config_maps, has_version, read_version, write_version
 from tailwise.cluster.client import CONFIG_MAPS, ApiError, Client, ConfigurationError, connect
+from tailwise.prediction import artefact_urls
 from tailwise.prediction.artefact import Artefact, ArtefactError
 from tailwise.training.candidates import CandidateError
 from tailwise.training.cleaning import Cleaned
@@ -108,7 +109,10 @@ async def _train(client: Client, request: RunRequest, directory: Path, threads: 
             _version, request, directory, threads, serving, teller.told
         )
         teller.told(RunProgress(stage="Write", what=digest[:19]))
-        await write_version(client, _config_maps(request, files, report))
+        url = _url(request, digest)
+        if url is not None:
+            await asyncio.to_thread(artefact_urls.write_version, url, files)
+        await write_version(client, _config_maps(request, files, report, url))
     except ArtefactError as error:
         raise RunError(Reason.TRAINING_FAILED, str(error), for_good=False) from error
     except (ApiError, aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -164,7 +168,18 @@ def _version(
     return trained.files, report, trained.digest
 
 
-def _config_maps(request: RunRequest, files: Mapping[str, bytes], report: RunReport) -> list[dict[str, Any]]:
+def _url(request: RunRequest, digest: str) -> str | None:
+    """Where the version's files go; by what they hold, so that a try before this one is not in the way."""
+    store = request.spec.artifact_store
+    if store.url is None:
+        return None
+    place = artefact_urls.version_url(store.url, request.latency_model, request.version)
+    return f"{place}-{digest.removeprefix('sha256:')[:12]}"
+
+
+def _config_maps(
+    request: RunRequest, files: Mapping[str, bytes], report: RunReport, url: str | None
+) -> list[dict[str, Any]]:
     owner = {
         "apiVersion": API_VERSION,
         "kind": "LatencyModel",
@@ -178,6 +193,7 @@ def _config_maps(request: RunRequest, files: Mapping[str, bytes], report: RunRep
         namespace=request.namespace,
         owners=(owner,),
         notes={REPORT_KEY: report.model_dump_json(by_alias=True, exclude_none=True)},
+        url=url,
     )
 
 

@@ -8,9 +8,11 @@ is killed leaves nothing half a version. What is read is put together, compared 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import gzip
+import logging
 import zlib
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -28,14 +30,20 @@ from tailwise.api.labels import (
 from tailwise.cluster import apply
 from tailwise.cluster.apply import Outcome
 from tailwise.cluster.client import CONFIG_MAPS, ApiError, Client
+from tailwise.prediction import artefact_urls
 from tailwise.prediction.artefact import MOST_BYTES, Artefact, ArtefactError, Refusal, load
 from tailwise.prediction.manifest import MANIFEST_FILE, MODEL_FILE, digest
+
+_LOGGER = logging.getLogger(__name__)
 
 PART_BYTES = 700 * 1024
 """Compressed bytes of one part: with base64 below the limit of a ConfigMap and of a request to etcd."""
 
 DIGEST_KEY = "digest"
 """Key of an index under which the artefact's digest stands."""
+
+URL_KEY = "url"
+"""Key of an index under which it says where the files are, if that is not in ConfigMaps."""
 
 _PARTS_KEY, _PART_KEY = "parts", "part"
 _NAME_LIMIT = 200
@@ -54,18 +62,21 @@ def config_maps(
     namespace: str,
     owners: Sequence[Mapping[str, Any]] = (),
     notes: Mapping[str, str] | None = None,
+    url: str | None = None,
     part_bytes: int = PART_BYTES,
 ) -> list[dict[str, Any]]:
     """The ConfigMaps of a version in the order in which they must be written, the index last.
 
     ``files`` are MANIFEST_FILE and MODEL_FILE; the same files give the same ConfigMaps. ``notes`` stand in
-    the index and are no part of the artefact. Parts are named by what they hold: a writer that begins again
-    with other data is not in the way of what the one before it left.
+    the index and are no part of the artefact. ``url``: where the files are kept already
+    (``prediction.artefact_urls``); then there is only the index. Parts are named by what they hold: a writer
+    that begins again with other data is not in the way of what the one before it left.
     """
     # No time in the header: the same bytes at every writing.
     packed = gzip.compress(files[MODEL_FILE], compresslevel=9, mtime=0)
     name = index_name(latency_model, version)
-    pieces = [packed[begin : begin + part_bytes] for begin in range(0, len(packed), part_bytes)]
+    begins = range(0, len(packed), part_bytes) if url is None else ()
+    pieces = [packed[begin : begin + part_bytes] for begin in begins]
     content_name = digest(packed).removeprefix("sha256:")[:12]
     names = [f"{name}-{content_name}-part-{place}" for place in range(len(pieces))]
 
@@ -97,7 +108,7 @@ def config_maps(
     data = {
         MANIFEST_FILE: files[MANIFEST_FILE].decode(),
         DIGEST_KEY: digest(files[MANIFEST_FILE]),
-        _PARTS_KEY: "\n".join(names),
+        **({URL_KEY: url} if url is not None else {_PARTS_KEY: "\n".join(names)}),
         **(notes or {}),
     }
     return [*parts, made(name, ARTEFACT_INDEX, data=data)]
@@ -140,6 +151,9 @@ async def read_version(
     if index is None:
         raise ArtefactError(Refusal.MISSING, f"{told} is not there; train a new version")
     data = index.get("data") or {}
+    expected = expected_digest or data.get(DIGEST_KEY) or ""
+    if url := data.get(URL_KEY):
+        return await asyncio.to_thread(artefact_urls.read_version, url, expected)
     parts = []
     for part in filter(None, (data.get(_PARTS_KEY) or "").split("\n")):
         found = await _get(client, namespace, part)
@@ -147,7 +161,7 @@ async def read_version(
             raise ArtefactError(Refusal.MISSING, f"{told}: ConfigMap {part} is gone; train a new version")
         parts.append((found.get("binaryData") or {}).get(_PART_KEY) or "")
     files = {MANIFEST_FILE: (data.get(MANIFEST_FILE) or "").encode(), MODEL_FILE: _unpacked(parts, told)}
-    return load(files, told, expected_digest or data.get(DIGEST_KEY))
+    return load(files, told, expected)
 
 
 async def has_version(client: Client, namespace: str, latency_model: str, version: int) -> bool:
@@ -156,7 +170,11 @@ async def has_version(client: Client, namespace: str, latency_model: str, versio
 
 
 async def delete_version(client: Client, namespace: str, latency_model: str, version: int) -> None:
-    """Delete a version, its index first, then parts also of writers that never wrote one."""
+    """Delete a version, its index first, then parts also of writers that never wrote one.
+
+    What is kept at a URL goes before its index, which alone knows where that is; a store that refuses keeps
+    it.
+    """
     selector = f"{LATENCY_MODEL_LABEL}={_label(latency_model)},{LATENCY_MODEL_VERSION_LABEL}={version}"
     listed = await client.request("GET", CONFIG_MAPS.path(namespace), query={"labelSelector": selector})
     parts = [
@@ -165,6 +183,12 @@ async def delete_version(client: Client, namespace: str, latency_model: str, ver
         if (each["metadata"].get("annotations") or {}).get(LATENCY_MODEL_LABEL) == latency_model
     ]
     index = index_name(latency_model, version)
+    found = await _get(client, namespace, index) or {}
+    if url := (found.get("data") or {}).get(URL_KEY):
+        try:
+            await asyncio.to_thread(artefact_urls.delete_version, url)
+        except ArtefactError as error:
+            _LOGGER.warning("version %d of LatencyModel %s stays behind: %s", version, latency_model, error)
     for each in (index, *(part for part in parts if part != index)):
         try:
             await client.request("DELETE", CONFIG_MAPS.path(namespace, each))

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from tailwise.api.labels import LATENCY_MODEL_LABEL, LATENCY_MODEL_VERSION_LABEL
 from tailwise.api.latency_model_status import ModelVersion, VersionOutcome
-from tailwise.cluster.artefacts import DIGEST_KEY, read_version
+from tailwise.cluster.artefacts import DIGEST_KEY, URL_KEY, read_version
 from tailwise.cluster.client import Client
 from tailwise.controllers.prediction_tables import PredictionTables
 from tailwise.controllers.registry import KnownLatencyModel, Registry
@@ -55,7 +55,7 @@ def version_facts(obj: Mapping[str, Any]) -> VersionFacts | None:
         version=int(number),
         algorithm=manifest.algorithm,
         digest=str(data.get(DIGEST_KEY) or ""),
-        artifact=metadata["name"],
+        artifact=data.get(URL_KEY) or metadata["name"],
         trained_at=made_at,
         samples=learned_from.training_rows + learned_from.calibration_rows,
         rmse=_decimal(heldout.rmse_milliseconds, 3),

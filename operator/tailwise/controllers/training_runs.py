@@ -126,6 +126,12 @@ class TrainingRuns:
                 "there is nothing to learn from: list measurements in spec.dataset.files, or give the "
                 "operator --prometheus-url"
             )
+        url = spec.artifact_store.url or ""
+        if url.startswith("file:") and not self.settings.allow_files:
+            return (
+                f"spec.artifactStore.url: {url} is on this operator's own disk, which is for development "
+                "(--allow-model-files); name a bucket, or leave artifactStore out"
+            )
         return ""
 
     async def with_run(self, facts: Facts) -> Facts:

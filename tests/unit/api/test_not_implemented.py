@@ -77,13 +77,12 @@ def test_an_empty_latency_model_uses_nothing_that_is_missing() -> None:
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"featureSet": "Paper"}, ["spec.featureSet: Paper"]),
-        ({"schedule": {"cron": "@daily"}}, ["spec.schedule"]),
-        ({"dataset": {"windowSeconds": 60}}, ["spec.dataset.windowSeconds"]),
-        (
-            {"promotion": {"mode": "Manual", "minGainPercent": 5}, "drift": {}},
-            ["spec.promotion.mode", "spec.promotion.minGainPercent", "spec.drift"],
-        ),
+        ({"featureSet": "Paper", "schedule": {"cron": "@daily"}, "drift": {}}, []),
+        ({"promotion": {"mode": "Manual", "minGainPercent": 5}, "historyLimit": 2}, []),
+        ({"dataset": {"windowSeconds": 60, "retentionDays": 7}}, ["spec.dataset.retentionDays"]),
+        ({"drift": {"newSamples": 500}}, ["spec.drift.newSamples"]),
+        ({"profiling": {}}, ["spec.profiling"]),
+        ({"artifactStore": {"type": "URL", "url": "s3://bucket/versions"}}, []),
     ],
 )
 def test_a_latency_models_settings_without_behaviour_are_named(
