@@ -163,6 +163,22 @@ async def test_a_restarted_operator_reads_running_pods_back_from_their_annotatio
     assert entry(stage).outcome is not None
 
 
+async def test_a_promise_for_another_node_than_the_pod_is_on_is_not_taken_for_its_own(
+    stage: LiveStage,
+) -> None:
+    *_, assessment = await stage.decide("iris-0")
+    slow = float(assessment.predicted.p90_milliseconds[assessment.table.index["slow"]])
+    await stage.place("iris-1", node="slow")
+    assert entry(stage).predicted_p90_milliseconds == pytest.approx(slow)
+    await stage.place("iris-3", node="slow", told=False)
+    known = entry(stage, "uid-iris-3")
+    assert known.is_restored
+    assert known.node == "slow"
+    assert known.predicted_p90_milliseconds is None
+    stage.observe(WINDOW_SECONDS, iris_3=50.0)
+    assert entry(stage, "uid-iris-3").error is None
+
+
 async def test_a_pod_that_goes_stays_in_the_ledger_with_its_end(stage: LiveStage) -> None:
     manifest = await stage.place("iris-1")
     stage.observe(WINDOW_SECONDS, iris_1=50.0)

@@ -76,6 +76,8 @@ class DecisionLedger:
         if record is None or record.result is not PlacementResult.PLACED or pod.uid in self._standing:
             return
         p90, bound = record.predicted_p90_milliseconds, record.bound_milliseconds
+        if pod.node_name and pod.node_name != record.node:
+            p90 = bound = None  # kube-scheduler chose another of the feasible nodes: nothing is told of it
         self._put(
             Entry(
                 uid=pod.uid,
