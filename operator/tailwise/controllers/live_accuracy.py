@@ -99,8 +99,7 @@ class LiveAccuracyLedger:
         answered for the workloads of this LatencyModel.
         """
         samples = self._samples.get(latency_model, {}).get(version, ())
-        kept = list(samples)[-newest:] if newest else list(samples)
-        return live_facts(version, kept)
+        return live_facts(version, tuple(islice(reversed(samples), newest or None)))
 
     def status(self, latency_model: str, version: int, newest: int | None = None) -> LiveAccuracy | None:
         """The same as ``status.live`` holds it; None without a sample."""
@@ -143,7 +142,7 @@ class LiveAccuracyLedger:
         pods = [pod for pod in self._view.pods_of(key) if pod.workload == key.name and _is_placed(pod)]
         self._read(pods, spec, now)
         window = timedelta(seconds=spec.metrics.window_seconds)
-        searches = _SEARCHES_A_PASS
+        searches, newest = _SEARCHES_A_PASS, None
         for pod in pods:
             latency = observation.pods.get(pod.name)
             watched = self._watched.get(pod.uid)
@@ -163,6 +162,10 @@ class LiveAccuracyLedger:
             sample = sample_of(pod.uid, tuple(watched.readings), outcome, alternative)
             if sample is not None:
                 self._put(latency_model_of(spec), sample)
+                newest = sample
+        if newest is not None:  # once, however many pods there are
+            self._show(latency_model_of(spec), newest.version)
+            self._adapt(latency_model_of(spec))
 
     # ---- its parts
 
@@ -200,7 +203,6 @@ class LiveAccuracyLedger:
         versions.setdefault(sample.version, deque(maxlen=MOST_SAMPLES)).append(sample)
         while len(versions) > _MOST_VERSIONS:
             del versions[min(each for each in versions if each != sample.version)]
-        facts = self.facts(latency_model, sample.version, _SHOWN_SAMPLES)
         self._metrics.live_sample(
             latency_model,
             sample.source.value,
@@ -208,9 +210,11 @@ class LiveAccuracyLedger:
             exceeded=sample.exceeded,
             regret=sample.regret,
         )
-        if facts.window.coverage is not None:
-            self._metrics.live_accuracy(latency_model, facts.window.coverage, facts.window.mape or 0.0)
-        self._adapt(latency_model)
+
+    def _show(self, latency_model: str, version: int) -> None:
+        window = self.facts(latency_model, version, _SHOWN_SAMPLES).window
+        if window.coverage is not None:
+            self._metrics.live_accuracy(latency_model, window.coverage, window.mape or 0.0)
 
     def _adapt(self, latency_model: str) -> None:
         """Widen the bounds of the version that answers, or narrow them again, by what was observed of it."""
