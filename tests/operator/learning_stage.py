@@ -185,7 +185,7 @@ async def serves(client: Client, name: str, version: int, seconds: float = 120) 
 
     async def there() -> Any:
         status = await status_of(client, name)
-        ready = next((each for each in status.get("conditions", []) if each["type"] == "Ready"), {})
+        ready: Any = next((each for each in status.get("conditions", []) if each["type"] == "Ready"), {})
         told = status.get("activeVersion", 0) == version and f"version {version}" in ready.get("message", "")
         return status if told else None
 
@@ -232,7 +232,7 @@ class TrainingKubelet:
             new = [each for each in listed["items"] if each["metadata"]["uid"] not in self.seen]
             return new[0] if new else None
 
-        pod: dict[str, Any] = await until(there, f"a training pod of {latency_model_name}")
+        pod: dict[str, Any] = await until(there, f"a training pod of {latency_model_name}", 180)
         self.seen.add(pod["metadata"]["uid"])
         return pod
 
@@ -355,7 +355,7 @@ async def leave_nothing(client: Client, namespace: str, name: str) -> None:
     await apply.delete(client, LATENCY_MODELS, None, name)
     listed = await client.request("GET", JOBS.path(namespace))
     for job in listed["items"]:
-        if job["metadata"]["labels"].get(LATENCY_MODEL_LABEL) == name:
+        if job["metadata"].get("labels", {}).get(LATENCY_MODEL_LABEL) == name:
             await apply.delete(client, JOBS, namespace, job["metadata"]["name"], with_dependents=True)
 
 

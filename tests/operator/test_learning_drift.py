@@ -7,6 +7,7 @@ from was measured when the same model took milliseconds; now its P90 is 90 ms.
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ async def test_latencies_shift_coverage_falls_and_a_version_learned_from_now_on_
     client = await connect(kubeconfig=str(simulated_cluster.kubeconfig))
     look = Look(client, simulated_namespace)
     name, store = f"drifts-{simulated_namespace}", Store()
-    spec = {
+    spec: dict[str, Any] = {
         # The other way out of drift, back to the version before, is not what is shown here.
         "promotion": {**QUICK["promotion"], "rollback": "Never"},
         "drift": {"windowSamples": 30, "cooldownSeconds": 60, "maxErrorIncreasePercent": 1000},

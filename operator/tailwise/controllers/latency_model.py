@@ -91,10 +91,11 @@ class LatencyModelController:
         status = step.status.model_copy(update={"live": self._live(name, step, facts)})
         serving = Serving(self.served.get(name), step.serve == 0 or step.serve in facts.versions)
         findings = latency_model_findings(known.model.spec, replace(step, status=status), serving)
-        for job in step.end_jobs:
-            await self.runs.end(job)
         if step.start is not None:
             await self.runs.start(known, known.model.spec, step.start, status)
+        # Afterwards: a run that another one replaces has not failed.
+        for job in step.end_jobs:
+            await self.runs.end(job)
         await self._write(known, status, findings)
         self._tell(known, step.told)
         for version in step.delete_versions:

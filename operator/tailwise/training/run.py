@@ -161,7 +161,7 @@ def train(
 
 
 def _check(dataset: Dataset) -> None:
-    way_out = "gather more: widen spec.dataset.lookbackHours, or let profiling Jobs measure (spec.profiling)"
+    way_out = "gather more: widen spec.dataset.lookbackHours, or list measurements in spec.dataset.files"
     if len(dataset) < LEAST_ROWS:
         told = f"the dataset has {len(dataset)} rows, {LEAST_ROWS} are the least"
         raise TrainingError(Unfit.TOO_FEW_SAMPLES, f"{told}; {way_out}")
