@@ -87,6 +87,10 @@ class ClusterNow:
         found = (pod for pod in self.view.pods_of(workload) if pod.deleted_at is None)
         return sorted(found, key=lambda pod: pod.name)
 
+    def set_aside(self, known: KnownWorkload) -> frozenset[str]:
+        """Nodes that the operator keeps the workload's pods off for now, as its status tells."""
+        return frozenset(each.node for each in known.status.avoided_nodes if each.until > self.now)
+
     def known(self, key: Key) -> KnownWorkload:
         """The workload of this name.
 

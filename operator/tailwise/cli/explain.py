@@ -77,7 +77,7 @@ async def explain(cluster: ClusterNow, key: Key) -> Document:
     pod = next_pod(cluster, known, workload)
     spec = workload.spec
     await cluster.assessor.prepare(profile, serving_of(pod, spec), latency_model_of(spec))
-    assessment = cluster.assessor.assess(pod, spec, profile, cluster.now)
+    assessment = cluster.assessor.assess(pod, spec, profile, cluster.now, set_aside=cluster.set_aside(known))
     return {
         "workload": str(key),
         **decision_document(cluster.assessor, assessment, spec.placement.objective),

@@ -126,12 +126,13 @@ async def what_if(cluster: ClusterNow, key: Key, arguments: argparse.Namespace) 
     known = cluster.known(key)
     workload, profile = readable(known)
     question = Question(workload.spec, next_pod(cluster, known, workload), profile)
-    today = await _ask(cluster, question)
+    set_aside = cluster.set_aside(known)
+    today = await _ask(cluster, question, set_aside)
     before = decision_document(cluster.assessor, today.assessment, question.spec.placement.objective)
     # Off the event loop: a model is read in a process of its own, for seconds.
     other, made = await asyncio.to_thread(changes.changed, question, arguments)
     made += _add_nodes(cluster, arguments)
-    then = await _ask(cluster, other)
+    then = await _ask(cluster, other, set_aside)
     return {
         "workload": str(key),
         "changes": [each.document() for each in made],
@@ -141,10 +142,11 @@ async def what_if(cluster: ClusterNow, key: Key, arguments: argparse.Namespace) 
     }
 
 
-async def _ask(cluster: ClusterNow, question: Question) -> _Asked:
+async def _ask(cluster: ClusterNow, question: Question, set_aside: frozenset[str]) -> _Asked:
     spec, assessor = question.spec, cluster.assessor
     await assessor.prepare(question.profile, serving_of(question.pod, spec), latency_model_of(spec))
-    return _Asked(question, assessor.assess(question.pod, spec, question.profile, cluster.now))
+    found = assessor.assess(question.pod, spec, question.profile, cluster.now, set_aside=set_aside)
+    return _Asked(question, found)
 
 
 def _add_nodes(cluster: ClusterNow, arguments: argparse.Namespace) -> list[Change]:

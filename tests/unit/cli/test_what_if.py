@@ -40,6 +40,18 @@ async def test_without_changes_both_sides_are_the_decision_that_explain_shows() 
     assert "hardware" in rows["bare"]["verdict"]
 
 
+async def test_a_node_that_the_workload_keeps_off_is_no_candidate_until_it_may_be_again() -> None:
+    until = {"avoidedNodes": [{"node": "fast", "until": "2026-01-01T12:01:00Z"}]}
+    past = {"avoidedNodes": [{"node": "fast", "until": "2026-01-01T11:59:00Z"}]}
+    async with cluster_of(SHAPES, a_workload() | {"status": until}, utilisation=IDLE) as cluster:
+        kept_off = await explain(cluster, W)
+    async with cluster_of(SHAPES, a_workload() | {"status": past}, utilisation=IDLE) as cluster:
+        again = await explain(cluster, W)
+    assert kept_off["winner"] == "slow"
+    assert "set aside" in by_node(kept_off)["fast"]["verdict"]
+    assert again["winner"] == "fast"
+
+
 async def test_a_tighter_slo_refuses_slow_nodes_with_the_figures() -> None:
     async with cluster_of(SHAPES, utilisation=IDLE) as cluster:
         bounds = by_node((await asked_what_if(cluster))["today"])
