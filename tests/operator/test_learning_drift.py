@@ -115,7 +115,8 @@ async def test_latencies_shift_coverage_falls_and_a_version_learned_from_now_on_
                 )
                 assert "of 30 placements exceeded their bound" in found["message"]
                 status = await status_of(client, name)
-                assert (status["activeVersion"], status["live"]["coveragePercent"]) == (1, "0.0")
+                assert status["activeVersion"] == 1
+                assert float(status["live"]["coveragePercent"]) < 50
 
                 # The run that drift asks for, with what Prometheus has of the pods beside the file.
                 assert await kubelet.run(name) == 0

@@ -67,7 +67,8 @@ class RunProgress(StatusDocument):
     def words(self) -> str:
         """As a sentence: ``Search: 3 of 12 (LightGBM …), 600 rows, about 2 min left``."""
         of = "" if self.total is None else f" of {self.total}"
-        parts = [f"{self.stage}: {self.done}{of}" + (f" ({self.what})" if self.what else "")]
+        count = f": {self.done}{of}" if self.done or of else ""
+        parts = [f"{self.stage}{count}" + (f" ({self.what})" if self.what else "")]
         if self.rows is not None:
             parts.append(f"{self.rows} rows")
         if self.remaining_seconds is not None:
