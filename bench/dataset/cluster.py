@@ -80,6 +80,13 @@ def down(name: str, progress: Report = print) -> None:
     lifecycle.down(Size.REAL, name, progress)
 
 
+def remove(cluster: RealCluster) -> None:
+    """Everything that ``prepare`` made, so that the cluster can be used for something else."""
+    Kubectl(cluster.kubectl, cluster.kubeconfig).delete(
+        [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}]
+    )
+
+
 def prepare(
     cluster: RealCluster,
     report: Report,
@@ -121,7 +128,14 @@ def prepare(
         hardware=hardware,
         node_groups={node.name: cluster.node(node.name).group for node in nodes},
     )
-    raise_shares(cluster.name, "client")
+    raise_shares(cluster.name, [node.name for node in nodes] + ["client"])
+    for node in nodes:
+        for name in (
+            f"neighbour-{node.name}",
+            *(s.pod for (n, _, _), s in stage.servers.items() if n == node.name),
+        ):
+            group = pod_group(cluster.node(node.name).group, pods[name]["metadata"]["uid"])
+            group.request(node.request_millicores)
     _wait_until_served(stage, report)
     return stage
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,15 @@ class PodGroup:
         for group in (self.pod, self.container):
             _write_quota(group, millicores)
 
+    def request(self, millicores: int) -> None:
+        """Weigh pod and container as kubelet weighs a CPU request.
+
+        Pods of all models stand on a node at once; requests for all of them would not fit. A weight near
+        nothing is no way out: threads of such a group starve on a CPU where it has not run lately.
+        """
+        for group in (self.pod, self.container):
+            cgroups.set_shares(group, max(2, millicores * 1024 // 1000))
+
     def usage(self) -> Usage:
         """The pod's CPU time, and the container's periods and throttling."""
         stat = dict(
@@ -70,13 +80,14 @@ def pod_group(node_group: str, uid: str) -> PodGroup:
     raise RuntimeError(f"pod {uid}: no control group below {node_group}")
 
 
-def raise_shares(cluster: str, client: str) -> None:
-    """Weigh what is measured above the machine's daemons, and load generators above what is measured.
+def raise_shares(cluster: str, nodes: Iterable[str]) -> None:
+    """Weigh what is measured, and its load generators, above the machine's daemons.
 
     On a cluster elsewhere they are other machines; here a daemon's work must not become a pod's latency.
     """
     cgroups.set_shares(cluster_group(cluster), _MOST_SHARES)
-    cgroups.set_shares(f"{cluster_group(cluster)}/{client}", _MOST_SHARES)
+    for node in nodes:
+        cgroups.set_shares(f"{cluster_group(cluster)}/{node}", _MOST_SHARES)
 
 
 def _write_quota(group: str, millicores: int | None) -> None:

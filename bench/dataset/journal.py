@@ -17,6 +17,8 @@ from tests.models import rehydrate
 SERVER_OVERHEAD_MILLISECONDS = 1.9
 """CPU time the example's server spends beside the model; examples/*.yaml say the same."""
 
+LEAST_ARRIVALS = 100
+
 SOURCE = "LoadGen"
 
 
@@ -33,6 +35,7 @@ class Measured:
     cpu_utilisation: float
     requests_per_second: float | None
     latencies_milliseconds: tuple[float, ...]
+    request_millicores: int
     pod: str
     pod_cpu_seconds: float
     node_cpu_seconds: float
@@ -49,6 +52,7 @@ def append(path: Path, hardware: NodeHardware, measured: Measured) -> None:
         "model": window.model,
         "load": window.load,
         "limit": window.limit.millicores,
+        "request": measured.request_millicores,
         "threads": window.limit.threads,
         "rateShare": window.rate_share,
         "ended": measured.ended,
@@ -82,7 +86,11 @@ def read(path: Path) -> tuple[Mapping[str, Any], ...]:
 
 
 def rows(windows: Sequence[Mapping[str, Any]], directory: Path) -> list[dict[str, Any]]:
-    """Windows as rows of docs/dataset.md; models are made again in ``directory`` to be profiled."""
+    """Windows as rows of docs/dataset.md; models are made again in ``directory`` to be profiled.
+
+    Arrivals at random that were fewer than LEAST_ARRIVALS are left out: their P90 is that of chance.
+    """
+    windows = [each for each in windows if not each["rate"] or len(each["latencies"]) >= LEAST_ARRIVALS]
     profiles = {}
     for model in sorted({window["model"] for window in windows}):
         path = directory / f"{model}.onnx"
@@ -106,7 +114,7 @@ def _row(window: Mapping[str, Any], profile: str) -> dict[str, Any]:
         "window_seconds": window["seconds"],
         "cpu_utilisation": min(1.0, window["utilisation"]),
         "cpu_limit_millicores": window["limit"],
-        "cpu_request_millicores": 10,
+        "cpu_request_millicores": window["request"],
         "threads": window["threads"],
         "server_overhead_milliseconds": SERVER_OVERHEAD_MILLISECONDS,
         "concurrency": None if window["rate"] else 1,

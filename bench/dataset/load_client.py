@@ -20,7 +20,7 @@ import numpy as np
 from inference_client import Connection, InferenceError, Request, make_request, random_arrays
 
 PORT = 8090
-_WORKERS = 24
+_WORKERS = 16
 _SAMPLES = 4
 _TIMEOUT_SECONDS = 60.0
 
@@ -51,10 +51,11 @@ class Driver:
         self.failures: list[str] = []
         self._queue: queue.SimpleQueue[tuple[int, int, int] | None] = queue.SimpleQueue()
         self._connections = [Connection(url, model, _TIMEOUT_SECONDS) for _ in range(max(1, workers))]
-        self._threads = [
-            threading.Thread(target=self._work, args=(connection,), daemon=True)
-            for connection in self._connections[:workers]
-        ]
+        # The connection used last is used next: one that rests begins slowly, as TCP has it.
+        self._idle: queue.LifoQueue[Connection] = queue.LifoQueue()
+        for connection in self._connections:
+            self._idle.put(connection)
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
         for thread in self._threads:
             thread.start()
 
@@ -76,9 +77,11 @@ class Driver:
         for connection in self._connections:
             connection.__exit__(None, None, None)
 
-    def _work(self, connection: Connection) -> None:
+    def _work(self) -> None:
         while (query := self._queue.get()) is not None:
+            connection = self._idle.get()
             self._query(connection, *query)
+            self._idle.put(connection)
 
     def _query(self, connection: Connection, identity: int, index: int, arrived: int) -> None:
         if len(self.failures) < 3:  # once failed the run is worth nothing: end it fast

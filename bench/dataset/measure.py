@@ -32,11 +32,15 @@ _WARM_UP = 2
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """How long a window lasts: so many seconds and queries at least, never more than ``most_seconds``."""
+    """How long a window lasts: so many seconds and queries at least, never more than ``most_seconds``.
+
+    ``arrivals``: of Server, whose P90 needs more queries, for they come in heaps.
+    """
 
     seconds: float = 4.0
     most_seconds: float = 10.0
     queries: int = 40
+    arrivals: int = 100
 
 
 @dataclass(slots=True)
@@ -121,7 +125,7 @@ class _Runner:
             for window in segment.windows:
                 if time.monotonic() > self.deadline:
                     return
-                measured = self._window(window, utilisation)
+                measured = self._window(segment.node, window, utilisation)
                 with self.lock:
                     journal.append(self.path, self.stage.hardware[name], measured)
                 self.progress.measured(measured)
@@ -141,10 +145,10 @@ class _Runner:
         cores = used / (time.monotonic() - began)
         return cores / self.stage.hardware[node.name].capacity_cores
 
-    def _window(self, window: Window, utilisation: float) -> Measured:
+    def _window(self, node: MeasuredNode, window: Window, utilisation: float) -> Measured:
         server = self.stage.servers[window.node, window.model, window.limit.threads]
         server.group.limit(window.limit.millicores)
-        rate = self._rate(window, utilisation)
+        rate = self._rate(node, window, utilisation)
         plan = {
             "url": server.url,
             "model": window.model,
@@ -169,6 +173,7 @@ class _Runner:
             cpu_utilisation=utilisation,
             requests_per_second=rate,
             latencies_milliseconds=tuple(answer["latencies"]),
+            request_millicores=node.request_millicores,
             pod=server.pod,
             pod_cpu_seconds=pod.cpu_seconds,
             node_cpu_seconds=node_used,
@@ -177,9 +182,9 @@ class _Runner:
         )
 
     def _arrivals(self, rate: float) -> int:
-        return max(self.length.queries, round(rate * self.length.seconds))
+        return max(self.length.arrivals, round(rate * self.length.seconds))
 
-    def _rate(self, window: Window, utilisation: float) -> float | None:
+    def _rate(self, node: MeasuredNode, window: Window, utilisation: float) -> float | None:
         """Arrivals a second: a share of what the prior thinks the pod can serve; None for SingleStream.
 
         A rate at which too few queries come in the longest window becomes SingleStream.
@@ -190,10 +195,11 @@ class _Runner:
         serving = Serving(
             window.limit.millicores,
             threads=window.limit.threads,
+            cpu_request_millicores=node.request_millicores,
             overhead_milliseconds=journal.SERVER_OVERHEAD_MILLISECONDS,
         )
         cost = served_cost(self.profiles[window.model], hardware, serving, coefficients())
         share = pod_share(hardware, serving, np.array([min(1.0, utilisation)]))
         queries_per_second = 1000 * float(sustained_cores(share.rate_cores, share.quotas)[0]) / cost.burnt
         rate = round(window.rate_share * queries_per_second, 3)
-        return rate if rate * self.length.most_seconds >= self.length.queries else None
+        return rate if rate * self.length.most_seconds >= self.length.arrivals else None

@@ -24,10 +24,10 @@ FAMILIES: Mapping[str, str] = {
 LOADS = (0.0, 0.35, 0.7, 1.0)
 """Shares of the node's cores that the neighbour wants; at 1 it never rests."""
 
-RATES = (0.35, 0.6)
+RATES = (0.2, 0.4)
 """Server's arrivals, as a share of the rate that the prior thinks the pod can keep up with."""
 
-SERVER_EVERY = 4
+SERVER_EVERY = 6
 """One window in so many is LoadGen's Server, the others SingleStream."""
 
 
@@ -46,6 +46,11 @@ class MeasuredNode:
     name: str
     cores: float
     limits: tuple[Limit, ...]
+
+    @property
+    def request_millicores(self) -> int:
+        """What server and neighbour request: half of the node each."""
+        return round(500 * self.cores)
 
     @property
     def threads(self) -> tuple[int, ...]:

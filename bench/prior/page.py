@@ -17,6 +17,8 @@ from typing import Any
 
 from tailwise.api.profile import WorkTerms
 from tailwise.prediction.coefficients import Coefficients, Scale, TermCost, coefficients
+from tailwise.prediction.neighbours import BURST_MILLISECONDS
+from tailwise.prediction.prior import COLD, TICK_MILLISECONDS
 
 OUT = Path("docs/prior.md")
 
@@ -46,6 +48,9 @@ def page() -> str:
         "reference": _reference(known),
         "provenance": _provenance(),
         "other": _other(known),
+        "burst": f"{BURST_MILLISECONDS:g}",
+        "tick": f"{TICK_MILLISECONDS:g}",
+        "cold": f"{COLD:.0%}",
     }
     for name, part in made.items():
         text = text.replace(f"@{name}@", part)

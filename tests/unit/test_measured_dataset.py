@@ -70,6 +70,7 @@ def measured() -> Measured:
         cpu_utilisation=0.34,
         requests_per_second=None,
         latencies_milliseconds=tuple(float(each) for each in range(1, 41)),
+        request_millicores=250,
         pod="mobilenet-v3-small-t1-half",
         pod_cpu_seconds=0.4,
         node_cpu_seconds=0.9,

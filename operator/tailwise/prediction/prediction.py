@@ -9,6 +9,9 @@ from tailwise.api.hardware import NodeHardware
 from tailwise.api.inference_workload_status import PredictionSource
 from tailwise.api.profile import ModelProfile
 
+BOUND_PERCENTILE = 90
+"""The percentile that the paper is about, that versions learn, and that bounds are calibrated for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Serving:
@@ -16,7 +19,8 @@ class Serving:
 
     ``cpu_limit_millicores`` is None where the pod has no limit; ``requests_per_second`` None means a closed
     loop of ``concurrency`` clients. ``overhead_milliseconds`` is the CPU time of a query that the server
-    spends beside the model, on a core of the reference node.
+    spends beside the model, on a core of the reference node. ``bound_percentile`` is the percentile of
+    queries that the bound is asked for, 50 to 99: the P90 unless a workload's SLO says otherwise.
     """
 
     cpu_limit_millicores: int | None
@@ -26,6 +30,7 @@ class Serving:
     requests_per_second: float | None = None
     cpu_request_millicores: int = 0
     overhead_milliseconds: float = 0.0
+    bound_percentile: int = BOUND_PERCENTILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,10 @@ class NodeLoad:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Predicted latency of one query in milliseconds; ``bound_milliseconds`` is one-sided, for the P90."""
+    """Predicted latency of one query in milliseconds.
+
+    ``bound_milliseconds`` is one-sided, for ``Serving.bound_percentile``.
+    """
 
     p50_milliseconds: float
     p90_milliseconds: float

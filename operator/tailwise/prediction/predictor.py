@@ -12,7 +12,7 @@ from tailwise.api.inference_workload_status import PredictionSource
 from tailwise.api.profile import ModelProfile
 from tailwise.prediction.coefficients import Coefficients, coefficients
 from tailwise.prediction.prediction import Prediction, Question, Serving
-from tailwise.prediction.prior import UTILISATION_GRID, Latencies, QueryCost, latencies, served_cost
+from tailwise.prediction.prior import UTILISATION_GRID, Latencies, QueryCost, served_cost, worst_latencies
 from tailwise.prediction.quota import FloatArray
 from tailwise.prediction.tables import PredictionTable, UnknownLoad
 
@@ -50,7 +50,7 @@ class PriorPredictor:
         utilisation = (
             known.errors.unknown_load_utilisation if question.load.cpu is None else question.load.cpu
         )
-        result = latencies(cost, serving, hardware, np.array([utilisation]), known.query_sigma)
+        result = worst_latencies(cost, serving, hardware, np.array([utilisation]), known.query_sigma)
         widened = self._bound(cost, serving, hardware, np.array([utilisation]))
         return Prediction(
             p50_milliseconds=float(result.p50[0]),
@@ -64,7 +64,7 @@ class PriorPredictor:
         """Tabulate the prior over utilisation; tens of milliseconds at most."""
         known = self._known
         cost = served_cost(profile, hardware, serving, known)
-        result: Latencies = latencies(cost, serving, hardware, UTILISATION_GRID, known.query_sigma)
+        result: Latencies = worst_latencies(cost, serving, hardware, UTILISATION_GRID, known.query_sigma)
         return PredictionTable(
             p50=result.p50,
             p90=result.p90,
@@ -80,15 +80,18 @@ class PriorPredictor:
     def _bound(
         self, cost: QueryCost, serving: Serving, hardware: NodeHardware, utilisation: FloatArray
     ) -> FloatArray:
-        """P90 of a query that costs as much more as nine in ten unseen models do at most.
+        """P90, or another percentile, of a query that costs as much more as nine in ten unseen models do.
 
-        Played again, not multiplied: a little more CPU time can mean one more throttled period.
+        Played again, not multiplied: a little more CPU time can mean one more throttled period. The spread
+        from run to run was measured for the P90, and is taken for the others.
         """
         errors = self._known.errors
         dearer = replace(
             cost, wall=cost.wall * errors.cpu_time_factor, burnt=cost.burnt * errors.cpu_time_factor
         )
-        played = latencies(dearer, serving, hardware, utilisation, self._known.query_sigma)
+        played = worst_latencies(
+            dearer, serving, hardware, utilisation, self._known.query_sigma, serving.bound_percentile
+        )
         return played.p90 * errors.run_factor
 
 

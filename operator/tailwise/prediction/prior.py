@@ -17,22 +17,29 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tailwise.api.hardware import NodeHardware
 from tailwise.api.profile import ModelProfile
-from tailwise.prediction.capacity import Share, pod_share
+from tailwise.prediction.capacity import Met, met_share, pod_quota
 from tailwise.prediction.coefficients import Coefficients, Scale
 from tailwise.prediction.prediction import Serving
-from tailwise.prediction.queueing import open_loop_latencies
+from tailwise.prediction.queueing import QUERIES, open_loop_latencies
 from tailwise.prediction.quota import FloatArray, Quota, nearest_rank, sustained_cores, wall_milliseconds
 
 PHASES = 100
 NOISES = 21
 _GOLDEN = (math.sqrt(5.0) - 1) / 2
 
+MEETINGS = 420
+"""Places in others' comings and goings at which queries begin."""
+
+_MET = ((np.arange(PHASES * NOISES) * 97) % MEETINGS).reshape(PHASES, NOISES)
+
 BESIDES = 0.03
 """CPU time burnt between queries, as a share of theirs: the client's loop, the server's bookkeeping."""
+
+COLD = 0.05
+"""More CPU time beside a neighbour that computes: a turn begins with caches full of the neighbour's data."""
 
 TICK_MILLISECONDS = 4.0
 """Clock tick of the usual 250 Hz kernels, at which the kernel notices that a quota is spent."""
@@ -61,7 +68,7 @@ class QueryCost:
 
 @dataclass(frozen=True, slots=True)
 class Latencies:
-    """P50 and P90 in milliseconds at each utilisation, shape (n,)."""
+    """P50 and P90 in milliseconds at each utilisation, shape (n,); another percentile where one is asked."""
 
     p50: FloatArray
     p90: FloatArray
@@ -127,78 +134,130 @@ def _shared(cost: float, parallel_share: float, threads: int) -> float:
 
 
 def latencies(
-    cost: QueryCost, serving: Serving, hardware: NodeHardware, utilisation: FloatArray, sigma: float
+    cost: QueryCost,
+    serving: Serving,
+    hardware: NodeHardware,
+    utilisation: FloatArray,
+    sigma: float,
+    percentile: int = 90,
 ) -> Latencies:
-    """Steps 3 to 5 for every utilisation in ``utilisation``, shape (n,).
+    """Steps 3 to 5 for every utilisation in ``utilisation``, shape (n,): what is measured at that load.
 
-    A pod slowed down by others spends less time throttled by its own limit, so the steady state can be
-    faster at more load. Load comes and goes: at its quieter moments the pod is throttled as at less
-    load. So the answer is the worst at this or any lower utilisation.
+    Played at the nearest points of UTILISATION_GRID and taken between them in proportion. A pod slowed down
+    by others spends less time throttled by its own limit, so more load can mean a lower P90.
     """
-    lower = UTILISATION_GRID[utilisation.max() > UTILISATION_GRID]
-    points, place = np.unique(np.concatenate([utilisation, lower]), return_inverse=True)
-    share, back = _distinct(pod_share(hardware, serving, points))
+    place = np.clip(utilisation, UTILISATION_GRID[0], UTILISATION_GRID[-1])
+    low = np.clip(np.searchsorted(UTILISATION_GRID, place, side="right") - 1, 0, len(UTILISATION_GRID) - 2)
+    used = np.unique(np.concatenate([low, np.where(place > UTILISATION_GRID[low], low + 1, low)]))
+    grid = UTILISATION_GRID[used]
     if serving.requests_per_second:
-        samples = _open_loop(cost, serving, share, sigma)
+        played = _open_loop(cost, serving, hardware, grid, sigma)
     else:
-        samples = _closed_loop(cost, serving, share, sigma)
-    wanted = place[: len(utilisation)]
+        played = _closed_loop(cost, serving, hardware, grid, sigma)
+    p50, p90 = (np.interp(place, grid, nearest_rank(played, share)) for share in (0.5, percentile / 100))
+    return Latencies(p50, p90)
+
+
+def worst_latencies(
+    cost: QueryCost,
+    serving: Serving,
+    hardware: NodeHardware,
+    utilisation: FloatArray,
+    sigma: float,
+    percentile: int = 90,
+) -> Latencies:
+    """The worst at this or any lower load: what a pod is promised where it is placed.
+
+    Load comes and goes. At its quieter moments a pod is throttled by its own limit as at less load, and no
+    node may look better for being busier.
+    """
+    last = int(np.searchsorted(UTILISATION_GRID, min(utilisation.max(), UTILISATION_GRID[-1])))
+    grid = UTILISATION_GRID[: last + 1]
+    at_load = latencies(cost, serving, hardware, grid, sigma, percentile)
     p50, p90 = (
-        np.maximum.accumulate(nearest_rank(samples, percentile)[back])[wanted] for percentile in (0.5, 0.9)
+        np.interp(utilisation, grid, np.maximum.accumulate(each)) for each in (at_load.p50, at_load.p90)
     )
     return Latencies(p50, p90)
 
 
-def _distinct(share: Share) -> tuple[Share, NDArray[np.intp]]:
-    """Each share once, and its place for every load: while others leave enough, all are the same."""
-    columns = np.stack(
-        [
-            share.rate_cores,
-            *(np.broadcast_to(quota.quota_milliseconds, share.rate_cores.shape) for quota in share.quotas),
-        ]
-    )
-    kept, back = np.unique(columns, axis=1, return_inverse=True)
-    quotas = tuple(
-        Quota(row, quota.period_milliseconds) for row, quota in zip(kept[1:], share.quotas, strict=True)
-    )
-    return Share(kept[0], quotas), back.reshape(-1)
+def _closed_loop(
+    cost: QueryCost, serving: Serving, hardware: NodeHardware, grid: FloatArray, sigma: float
+) -> FloatArray:
+    """Latencies of clients that each wait for their answers; shape (loads, PHASES x NOISES).
+
+    While others leave enough, all loads are the same and are played once.
+    """
+    burnt = max(1, serving.concurrency) * cost.burnt
+    known: dict[bytes, FloatArray] = {}
+    played = []
+    for load in grid:
+        met = met_share(hardware, serving, float(load), burnt, MEETINGS)
+        moving = (
+            met.share.rate_cores,
+            *(quota.quota_milliseconds for quota in met.share.quotas),
+            met.contended,
+        )
+        key = b"".join(np.asarray(each).tobytes() for each in moving)
+        if key not in known:
+            known[key] = _back_to_back(cost, serving, hardware, met, sigma)
+        played.append(known[key])
+    return np.stack(played)
 
 
-def _closed_loop(cost: QueryCost, serving: Serving, share: Share, sigma: float) -> FloatArray:
+def _back_to_back(
+    cost: QueryCost, serving: Serving, hardware: NodeHardware, met: Met, sigma: float
+) -> FloatArray:
     """Latencies in the long run, as if every start within a period were as likely as every other.
 
     A run of many queries with a little noise each visits all of a period's quota evenly; taking them in
     strata instead of at random gives the percentiles of an endless run, without the noise of a short one.
+    Shape (PHASES x NOISES,).
     """
+
+    def spread(values: float | FloatArray) -> FloatArray:
+        # What each start meets, (PHASES, NOISES); (1, 1) where all meet the same.
+        array = np.asarray(values, dtype=np.float64)
+        return array[_MET] if array.size > 1 else array.reshape(1, 1)
+
     concurrency = max(1, serving.concurrency)
     noise = np.exp(sigma / math.sqrt(concurrency) * _normal_strata())
-    work = concurrency * cost.burnt * noise
-    rate = share.rate_cores[:, np.newaxis, np.newaxis]
-    if not share.quotas:
-        return np.asarray((work / rate).reshape(len(share.rate_cores), -1))
-    ordered = sorted(share.quotas, key=lambda quota: quota.period_milliseconds)
-    quotas = [
-        Quota(
-            np.broadcast_to(np.asarray(quota.quota_milliseconds, dtype=np.float64), share.rate_cores.shape)[
-                :, np.newaxis, np.newaxis
-            ],
-            quota.period_milliseconds,
-        )
-        for quota in ordered
-    ]
+    contended = spread(met.contended)
+    work = np.broadcast_to(concurrency * cost.burnt * noise * (1 + COLD * contended), (PHASES, NOISES))
+    rate, own = spread(met.share.rate_cores), pod_quota(serving)
+    ordered = sorted(
+        (
+            *(Quota(spread(q.quota_milliseconds), q.period_milliseconds) for q in met.share.quotas),
+            *own,
+        ),
+        key=lambda quota: quota.period_milliseconds,
+    )
+    waits = _waits(hardware, contended)
+    if not ordered:
+        return np.asarray((work / rate + waits).ravel())
     # The start's place in the quota of the longest period that binds. The shorter ones lie within it and must
     # be met at every phase too: even steps may be multiples of theirs, those of the golden ratio never are.
-    longest = quotas[-1]
+    longest = ordered[-1]
     even = np.arange(PHASES) + 0.5
-    places: FloatArray = even / PHASES if len(quotas) == 1 else np.mod(even * _GOLDEN, 1.0)
+    places: FloatArray = even / PHASES if len(ordered) == 1 else np.mod(even * _GOLDEN, 1.0)
     starts = places[:, np.newaxis] * longest.quota_milliseconds
-    before = wall_milliseconds(starts, rate, quotas)
-    taken = wall_milliseconds(starts + work, rate, quotas) - before
+    before = wall_milliseconds(starts, rate, ordered)
+    taken = wall_milliseconds(starts + work, rate, ordered) - before
     # A little more is burnt than the queries themselves take; it decides where a tenth is throttled.
     shade = BESIDES * cost.burnt * concurrency
-    with_shade = wall_milliseconds(starts + work + shade, rate, quotas) - before - shade / rate
-    throttled = np.maximum(taken, with_shade) + _tick_jitter(starts + work + shade, longest, quotas, rate)
-    return np.asarray(throttled.reshape(len(share.rate_cores), -1))
+    with_shade = wall_milliseconds(starts + work + shade, rate, ordered) - before - shade / rate
+    throttled = np.maximum(taken, with_shade) + _tick_jitter(starts + work + shade, longest, ordered, rate)
+    return np.asarray((throttled + waits).ravel())
+
+
+def _waits(hardware: NodeHardware, contended: FloatArray) -> FloatArray:
+    """How much longer queries take beside others than their share says, in milliseconds.
+
+    Who wakes beside a neighbour that computes waits for the next clock tick, and turns are whole ticks: a
+    query has half a tick less or one and a half more than its share, evenly in each of two ways. On a node
+    that is part of a core the turns stretch as all else does.
+    """
+    stretched = TICK_MILLISECONDS * hardware.cores / hardware.capacity_cores
+    return np.asarray(stretched * contended * _turns())
 
 
 def _tick_jitter(used: FloatArray, longest: Quota, quotas: list[Quota], rate: FloatArray) -> FloatArray:
@@ -213,17 +272,31 @@ def _tick_jitter(used: FloatArray, longest: Quota, quotas: list[Quota], rate: Fl
     return np.where(used > allowed, width * _triangular_strata(), 0.0)
 
 
-def _open_loop(cost: QueryCost, serving: Serving, share: Share, sigma: float) -> FloatArray:
-    count = len(share.rate_cores)
-    burnt = np.full(count, cost.burnt)
-    if not share.quotas:
-        period, allowed, rate = 100.0, np.full(count, np.inf), share.rate_cores
-    else:
-        *inner, outer = sorted(share.quotas, key=lambda quota: quota.period_milliseconds)
+def _open_loop(
+    cost: QueryCost, serving: Serving, hardware: NodeHardware, grid: FloatArray, sigma: float
+) -> FloatArray:
+    """Latencies of arrivals at random, which meet others' bursts in turn; shape (loads, QUERIES)."""
+    period, allowed, rates = 100.0, [], []
+    for load in grid:
+        met = met_share(hardware, serving, float(load), cost.burnt, QUERIES, in_turn=True)
+        ordered = sorted(
+            (*met.share.quotas, *pod_quota(serving)), key=lambda quota: quota.period_milliseconds
+        )
+        *inner, outer = ordered or [Quota(np.inf, period)]
         period = outer.period_milliseconds
-        allowed = np.broadcast_to(np.asarray(outer.quota_milliseconds, dtype=np.float64), (count,))
-        rate = sustained_cores(share.rate_cores, inner)
-    return open_loop_latencies(burnt, rate, allowed, period, float(serving.requests_per_second or 0), sigma)
+        allowed.append(np.broadcast_to(np.asarray(outer.quota_milliseconds, dtype=np.float64), (QUERIES,)))
+        rates.append(np.broadcast_to(sustained_cores(met.share.rate_cores, inner), (QUERIES,)))
+    return open_loop_latencies(
+        cost.burnt, np.stack(rates), np.stack(allowed), period, float(serving.requests_per_second or 0), sigma
+    )
+
+
+@cache
+def _turns() -> FloatArray:
+    """The sum of two even draws from [0, 1] less a half, spread evenly over all phases and noises."""
+    even = (np.arange(PHASES * NOISES) * _GOLDEN**2 + 0.5) % 1.0
+    both = np.where(even < 0.5, np.sqrt(2 * even), 2 - np.sqrt(2 * (1 - even)))
+    return np.asarray((both - 0.5).reshape(PHASES, NOISES))
 
 
 @cache

@@ -25,7 +25,7 @@ def _random_numbers() -> tuple[FloatArray, FloatArray]:
 
 
 def open_loop_latencies(
-    cpu_milliseconds: FloatArray,
+    cpu_milliseconds: float,
     rate_cores: FloatArray,
     quota_milliseconds: FloatArray,
     period_milliseconds: float,
@@ -34,33 +34,31 @@ def open_loop_latencies(
 ) -> FloatArray:
     """Latencies in milliseconds of Poisson arrivals, shape (n, QUERIES).
 
-    ``cpu_milliseconds``, ``rate_cores`` and ``quota_milliseconds`` (infinite: none): shape (n,). CPU time
-    varies by a lognormal factor of ``sigma``.
+    ``rate_cores`` and ``quota_milliseconds`` (infinite: none) are what each query meets: shape (n, QUERIES).
+    CPU time varies by a lognormal factor of ``sigma``.
     """
     gaps, normal = _random_numbers()
     arrivals = np.cumsum(gaps) * 1000 / requests_per_second
     noise = np.exp(sigma * normal)
-    allowed = np.minimum(quota_milliseconds, rate_cores * period_milliseconds)
-    free = np.zeros_like(cpu_milliseconds)
-    used = np.zeros_like(cpu_milliseconds)
-    period = np.zeros_like(cpu_milliseconds)
-    latencies = np.empty((len(cpu_milliseconds), QUERIES))
+    count = len(rate_cores)
+    possible = np.minimum(quota_milliseconds, rate_cores * period_milliseconds)
+    free, used, period = np.zeros(count), np.zeros(count), np.zeros(count)
+    latencies = np.empty((count, QUERIES))
     for index in range(QUERIES):
+        rate, allowed = rate_cores[:, index], possible[:, index]
         start = np.maximum(arrivals[index], free)
         begun = np.floor(start / period_milliseconds)
         used = np.where(begun > period, 0.0, used)
         period = begun
         work = cpu_milliseconds * noise[index]
         offset = start - period * period_milliseconds
-        left = np.minimum(allowed - used, (period_milliseconds - offset) * rate_cores)
+        left = np.minimum(allowed - used, (period_milliseconds - offset) * rate)
         left = np.maximum(left, 0.0)
         beyond = work - left
         whole = np.maximum(np.ceil(beyond / allowed), 1.0)
         rest = beyond - (whole - 1) * allowed
         fits = beyond <= 0
-        free = np.where(
-            fits, start + work / rate_cores, (period + whole) * period_milliseconds + rest / rate_cores
-        )
+        free = np.where(fits, start + work / rate, (period + whole) * period_milliseconds + rest / rate)
         used = np.where(fits, used + work, rest)
         period = np.where(fits, period, period + whole)
         latencies[:, index] = free - arrivals[index]
