@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailwise.api.serving_metrics import LatencyQueries, ServingMetrics, ServingPreset
+from tailwise.api.serving_metrics import LatencyQueries, LatencyUnit, ServingMetrics, ServingPreset
 from tailwise.prediction.prediction import Serving
 from tailwise.telemetry.history import FaultKind, History, read_history
 from tailwise.telemetry.join import DatasetJoin, JoinedPod, ServedPods
@@ -150,6 +150,17 @@ async def test_queries_of_ones_own_tell_latency_and_concurrency(past: Past) -> N
     read = await history(past, served("vllm-1", ServingPreset.CUSTOM, queries=own))
     assert p90s(read)["vllm-1"] == pytest.approx([90.0] * len(read.rows), abs=1)
     assert {row["concurrency"] for row in read.rows} == {3}
+
+
+async def test_a_summary_of_ones_own_gives_rows_in_its_unit(past: Past) -> None:
+    own = LatencyQueries(
+        quantile='nv_inference_request_summary_us{namespace="$namespace",pod=~"$pods",quantile="0.9"}',
+        unit=LatencyUnit.MICROSECONDS,
+        requests_per_second='rate(nv_inference_request_summary_us_count{pod=~"$pods"}[$window])',
+    )
+    read = await history(past, served("triton-1", ServingPreset.CUSTOM, queries=own))
+    assert p90s(read)["triton-1"] == pytest.approx([90.0] * len(read.rows))
+    assert all(row["queries"] == pytest.approx(50 * WINDOW, rel=0.2) for row in read.rows)
 
 
 async def test_what_prometheus_refuses_is_told_in_its_words_and_the_others_are_read(past: Past) -> None:
