@@ -17,7 +17,8 @@ from enum import StrEnum
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol, cast
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import yaml
@@ -27,6 +28,8 @@ from kubernetes_asyncio.client import ApiClient, Configuration
 from tailwise.api.labels import GROUP, VERSION
 from tailwise.api.release import USER_AGENT
 
+# Lines of a watch are as long as objects: etcd takes 1.5 MiB.
+_READ_BYTES = 2**21
 _IN_CLUSTER_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -221,7 +224,24 @@ async def connect(
     except (config.ConfigException, OSError, yaml.YAMLError) as error:
         raise ConfigurationError(_unusable(path or "~/.kube/config", error)) from error
     configuration.connection_pool_maxsize = connections
-    return Client(ApiClient(configuration))
+    configuration.proxy = configuration.proxy or _environment_proxy(str(configuration.host))
+    client = ApiClient(configuration)
+    # The library's session looks for a proxy and a netrc file before each request, on another thread: nearly
+    # as much work as the request. The proxy is known now, and nobody logs in to an API server by netrc.
+    session = client.rest_client.pool_manager
+    client.rest_client.pool_manager = aiohttp.ClientSession(
+        connector=session.connector, cookie_jar=aiohttp.DummyCookieJar(), read_bufsize=_READ_BYTES
+    )
+    session.detach()
+    return Client(client)
+
+
+def _environment_proxy(server: str) -> str | None:
+    """The proxy that $HTTPS_PROXY and $NO_PROXY name for the API server."""
+    address = urlsplit(server)
+    if proxy_bypass(address.hostname or ""):
+        return None
+    return getproxies().get(address.scheme)
 
 
 def context_namespace(kubeconfig: str | None, context: str | None) -> str:

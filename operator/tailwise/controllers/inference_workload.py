@@ -16,7 +16,7 @@ from typing import Any
 
 from tailwise.api.conditions import ConditionStatus, ConditionType, EventReason, Reason
 from tailwise.api.inference_workload import InferenceWorkload
-from tailwise.api.inference_workload_status import InferenceWorkloadStatus
+from tailwise.api.inference_workload_status import MAX_PLACEMENTS, InferenceWorkloadStatus
 from tailwise.api.placement_policy import PlacementPolicy
 from tailwise.api.profile import ModelProfile
 from tailwise.cluster import apply
@@ -179,7 +179,8 @@ class InferenceWorkloadController:
         written = self._written.get(key)
         if written is None:
             return 0.0
-        least = _LEAST_SECONDS_BETWEEN_STATUSES + _SECONDS_A_PLACEMENT * len(written.status.placements)
+        placements = min(MAX_PLACEMENTS, self._view.pods_count(key))
+        least = _LEAST_SECONDS_BETWEEN_STATUSES + _SECONDS_A_PLACEMENT * placements
         return written.at + least - time.monotonic()
 
     def _collect(self, known: KnownWorkload, deployed: _Deployed) -> WorkloadFacts:

@@ -84,6 +84,10 @@ class ClusterView:
             if pod is not None:
                 yield pod
 
+    def pods_count(self, workload: Key) -> int:
+        """How many ``pods_of`` has."""
+        return len(self._pods_of.get(workload, ()))
+
     def hardware_of(self, node: str) -> NodeHardware | None:
         """A node's hardware, if its agent has described it."""
         described = self.hardware.get(self.hardware.selection.namespace or "", hardware_config_map_name(node))

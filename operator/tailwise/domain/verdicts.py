@@ -5,7 +5,7 @@ A burst makes thousands of verdicts over thousands of nodes, and almost none of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -126,11 +126,7 @@ class Verdicts:
 
     def summary(self) -> str:
         """One sentence, at most 1,024 characters: ``0/12 nodes fit: 7 Insufficient cpu, 5 SLO``."""
-        parts = [f"{rejection.nodes} {rejection.reason}" for rejection in _rejections(self)]
-        text = f"{self.feasible}/{len(self.names)} nodes fit"
-        if parts:
-            text = f"{text}: {', '.join(parts)}"
-        return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 1] + "…"
+        return _sentence(self.feasible, len(self.names), _rejections(self))
 
 
 def all_fit(names: tuple[str, ...]) -> Verdicts:
@@ -140,12 +136,20 @@ def all_fit(names: tuple[str, ...]) -> Verdicts:
 
 def candidate_summary(verdicts: Verdicts) -> CandidateSummary:
     """The verdicts as status.candidates holds them."""
+    nodes, feasible, rejections = len(verdicts.names), verdicts.feasible, tuple(_rejections(verdicts))
     return CandidateSummary(
-        nodes=len(verdicts.names),
-        feasible=verdicts.feasible,
-        rejections=tuple(_rejections(verdicts)),
-        message=verdicts.summary(),
+        nodes=nodes,
+        feasible=feasible,
+        rejections=rejections,
+        message=_sentence(feasible, nodes, rejections),
     )
+
+
+def _sentence(feasible: int, nodes: int, rejections: Iterable[Rejection]) -> str:
+    text = f"{feasible}/{nodes} nodes fit"
+    if parts := ", ".join(f"{each.nodes} {each.reason}" for each in rejections):
+        text = f"{text}: {parts}"
+    return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 1] + "…"
 
 
 def _rejections(verdicts: Verdicts) -> Iterator[Rejection]:
