@@ -34,6 +34,8 @@ class Benchmark:
 def _decision_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nodes", type=int, nargs="+")
     parser.add_argument("--decisions", type=int)
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the figures, such as an SVG")
+    parser.add_argument("--report", type=Path, metavar="PAGE", help="put the figures into this page's JSON")
 
 
 def _decision(options: argparse.Namespace) -> Any:
@@ -48,7 +50,17 @@ def _decision(options: argparse.Namespace) -> Any:
         p50, p90, p99 = (float(each) for each in np.percentile(durations, _SHARES, method="inverted_cdf"))
         rows.append({"nodes": nodes, "p50Milliseconds": p50, "p90Milliseconds": p90, "p99Milliseconds": p99})
         _write(f"{nodes:>7} {p50:>8.3f} {p90:>8.3f} {p99:>8.3f}")
-    return rows
+    if options.plot is not None:
+        decision.plot(rows, options.plot)
+    return _reported("decision", options, rows)
+
+
+def _reported(name: str, options: argparse.Namespace, figures: Any) -> Any:
+    from bench import placement_report  # noqa: PLC0415
+
+    if options.report is not None:
+        placement_report.add(options.report, name, figures)
+    return figures
 
 
 def _placement_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,8 +72,20 @@ def _placement_arguments(parser: argparse.ArgumentParser) -> None:
 def _placement(options: argparse.Namespace) -> Any:
     from bench import placement  # noqa: PLC0415
 
-    rounds = placement.measure(placement.plans(options), options.cluster, options.keep, _write)
-    return [asdict(each) for each in rounds]
+    return _reported("placement", options, placement.run(options, _write))
+
+
+def _scale_arguments(parser: argparse.ArgumentParser) -> None:
+    from bench import scale  # noqa: PLC0415
+
+    scale.add_arguments(parser)
+
+
+def _scale(options: argparse.Namespace) -> Any:
+    from bench import scale  # noqa: PLC0415
+
+    figures = scale.measure(scale.sizes(options), options.cluster, options.keep, _write)
+    return _reported("scale", options, asdict(figures))
 
 
 def _prior_arguments(parser: argparse.ArgumentParser) -> None:
@@ -127,6 +151,7 @@ def _reading(options: argparse.Namespace) -> Any:
 BENCHMARKS = (
     Benchmark("decision", "how long one placement decision takes", _decision_arguments, _decision),
     Benchmark("placement", "pods a second, with and without Tailwise", _placement_arguments, _placement),
+    Benchmark("scale", "a large cluster: start, memory, bursts, fail-over", _scale_arguments, _scale),
     Benchmark("training", "how long training and prediction tables take", _training_arguments, _training),
     Benchmark("prior", "predicted P90 against ONNX Runtime on this machine", _prior_arguments, _prior),
     Benchmark("reading", "how much of a model is read, near and far", _reading_arguments, _reading),

@@ -12,7 +12,7 @@ import argparse
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from tailwise.domain.state import ClusterState
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ZONES = ("a", "b", "c")
 TABLE_POINTS = 101
+GOAL_NODES, GOAL_MILLISECONDS = 5000, 1.0
 
 
 def make_state(nodes: int, rng: random.Random) -> ClusterState:
@@ -107,6 +108,25 @@ def decision_milliseconds(nodes: int, decisions: int) -> list[float]:
             ledger = assume(ledger, Assumption(pod.uid, decision.node, 1000, NOW))
         durations.append((time.thread_time() - begin) * 1000)
     return durations
+
+
+def plot(rows: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Draw CPU time of a decision by nodes, both on logarithmic scales, with the goal at 5,000 nodes."""
+    import matplotlib as mpl  # noqa: PLC0415 - only who draws needs it
+
+    mpl.use("Agg")
+    from matplotlib import pyplot  # noqa: PLC0415
+
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    nodes = [row["nodes"] for row in rows]
+    for share in (50, 90, 99):
+        axes.plot(nodes, [row[f"p{share}Milliseconds"] for row in rows], marker="o", label=f"P{share}")
+    axes.plot([GOAL_NODES], [GOAL_MILLISECONDS], marker="x", color="black", linestyle="", label="goal")
+    axes.set(xscale="log", yscale="log", xlabel="nodes", ylabel="CPU time of one decision, ms")
+    axes.grid(visible=True, which="both", alpha=0.3)
+    axes.legend()
+    figure.savefig(path, bbox_inches="tight", metadata={"Date": None} if path.suffix == ".svg" else None)
+    pyplot.close(figure)
 
 
 def main(arguments: list[str] | None = None, write: Callable[[str], object] = print) -> None:

@@ -78,8 +78,13 @@ def cpu_seconds(pid: int) -> float:
 
 
 def peak_mebibytes(pid: int) -> float:
-    """The most memory that was resident at once since the process began."""
+    """The most memory that was resident at once since the process began, or since ``forget_peak``."""
     return _status_mebibytes(pid, "VmHWM")
+
+
+def forget_peak(pid: int) -> None:
+    """Have ``peak_mebibytes`` begin anew (proc(5), clear_refs); only one's own processes, or as root."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def resident_mebibytes(pid: int) -> float:

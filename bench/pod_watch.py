@@ -1,4 +1,4 @@
-"""A process that watches a namespace and notes when each pod appeared, lost its gate and got a node.
+"""A process that watches a namespace and notes when each pod appeared, lost its gate, got a node and went.
 
 All times come from one watch, so that its own lag is in each of them and falls out of their differences. A
 process of its own, because creating the pods keeps an interpreter busy that should note times.
@@ -29,15 +29,16 @@ class Seen:
     created: float
     ungated: float | None = None
     bound: float | None = None
+    gone: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the pods have got."""
+    """How far the pods have got; ``lost`` went without ever having a node."""
 
-    created: int
-    ungated: int
-    bound: int
+    created: int = 0
+    bound: int = 0
+    lost: int = 0
 
 
 class PodWatchError(RuntimeError):
@@ -52,7 +53,7 @@ class PodWatch:
     connection: Connection
 
     def wait(self, timeout_seconds: float, what: str) -> dict[str, Seen]:
-        """Times of all pods by name, once each has a node; shows how far they are."""
+        """Times of all pods by name, once each has had a node or is gone; shows how far they are."""
         deadline = time.monotonic() + timeout_seconds
         said: Progress | None = None
         while self.connection.poll(max(0.0, deadline - time.monotonic())):
@@ -90,19 +91,20 @@ def watching(plane: ControlPlane, namespace: str, expected: int) -> Iterator[Pod
 def _watch(plane: ControlPlane, namespace: str, expected: int, parent: Connection) -> None:
     client = api.connect(plane)
     path = f"/api/v1/namespaces/{namespace}/pods"
-    version = client.request("GET", path)["metadata"]["resourceVersion"]
+    version = client.request("GET", f"{path}?limit=1")["metadata"]["resourceVersion"]
     seen: dict[str, Seen] = {}
-    shown, bound, ungated = time.monotonic(), 0, 0
-    parent.send(Progress(0, 0, 0))
+    shown, bound, lost = time.monotonic(), 0, 0
+    parent.send(Progress())
     for event in _events(client, path, version):
         now = time.monotonic()
-        ungated, bound = _note(seen, event, now, ungated, bound)
-        if bound == expected:
+        was_bound, was_lost = _note(seen, event, now)
+        bound, lost = bound + was_bound, lost + was_lost
+        if bound + lost == expected:
             parent.send(seen)
             return
         if now - shown > _PROGRESS_SECONDS:
             shown = now
-            parent.send(Progress(len(seen), ungated, bound))
+            parent.send(Progress(len(seen), bound, lost))
 
 
 def _events(client: api.Api, path: str, version: str) -> Iterator[dict[str, Any]]:
@@ -119,21 +121,23 @@ def _events(client: api.Api, path: str, version: str) -> Iterator[dict[str, Any]
         response.release_conn()
 
 
-def _note(
-    seen: dict[str, Seen], event: dict[str, Any], now: float, ungated: int, bound: int
-) -> tuple[int, int]:
-    """Take one event of the watch; returns how many pods have been ungated and bound."""
+def _note(seen: dict[str, Seen], event: dict[str, Any], now: float) -> tuple[bool, bool]:
+    """Take one event of the watch; returns whether it bound its pod, and whether the pod went without."""
     metadata, spec = event["object"]["metadata"], event["object"]["spec"]
     if event["type"] == "ADDED":
         seen[metadata["name"]] = Seen(now)
     if (pod := seen.get(metadata["name"])) is None:  # there before the watch was
-        return ungated, bound
+        return False, False
+    if event["type"] == "DELETED":
+        pod.gone = now
+        return False, pod.bound is None
     gates = [gate["name"] for gate in spec.get("schedulingGates") or ()]
     if pod.ungated is None and PLACEMENT_GATE not in gates:
-        pod.ungated, ungated = now, ungated + 1
+        pod.ungated = now
     if pod.bound is None and spec.get("nodeName"):
-        pod.bound, bound = now, bound + 1
-    return ungated, bound
+        pod.bound = now
+        return True, False
+    return False, False
 
 
 def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
