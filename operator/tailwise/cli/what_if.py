@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tailwise.api.hardware import NodeHardware
 from tailwise.cli import changes
 from tailwise.cli.answering import Document, NoAnswerError, add_output, answer, columns, figure, shown
@@ -34,14 +37,17 @@ from tailwise.cli.node_names import class_name
 from tailwise.cli.predict import UsageError, percent, read_node
 from tailwise.cluster.client import Client
 from tailwise.cluster.reflector import Key
-from tailwise.controllers.assessment import Assessment, Assessor
+from tailwise.controllers.assessment import Assessment
+from tailwise.controllers.prediction_tables import asked as what_is_asked
 from tailwise.controllers.prediction_tables import latency_model_of
 from tailwise.controllers.serving import serving_of
 from tailwise.domain.resources import CPU
+from tailwise.domain.snapshot import NodeTable
 from tailwise.prediction import prediction
 from tailwise.prediction.inverse import IdleAnswer, Remedies, on_idle_nodes, room, size_gflops
 
 EXIT_NO_NODE = 3
+_CLASSES_SHOWN = 20
 
 
 def add_parser(subparsers: Any) -> None:
@@ -172,11 +178,19 @@ def _add_nodes(cluster: ClusterNow, arguments: argparse.Namespace) -> list[Chang
 
 def _inverse(cluster: ClusterNow, asked: _Asked) -> Document:
     spec, assessor = asked.question.spec, cluster.assessor
-    predictor = assessor.tables.predictor(latency_model_of(spec))
+    latency_model = latency_model_of(spec)
+    predictor = assessor.tables.predictor(latency_model)
     serving = serving_of(asked.question.pod, spec)
     slo = spec.slo.latency_milliseconds
-    classes = on_idle_nodes(predictor, asked.question.profile, serving, _classes(assessor, cluster))
-    told_of = [_class_document(cluster, asked, each, slo) for each in classes]
+    key = what_is_asked(asked.question.profile, serving, latency_model)
+    snapshot, facts, _ = assessor.load(cluster.now, math.inf)
+    tables = [(each, assessor.tables.table(key, each)) for each in facts.classes]
+    classes = on_idle_nodes((hardware, table) for hardware, table in tables if table is not None)
+    place_of = {id(each): place for place, each in enumerate(facts.classes)}
+    told_of = []
+    for each in classes:
+        members = np.flatnonzero(facts.class_index == place_of[id(each.hardware)])
+        told_of.append(_class_document(snapshot.table, members, asked, each, slo))
     holding = [each for each in told_of if each["holdsIdle"]]
     best = asked.assessment.decision.best
     hardware = cluster.view.hardware_of(best.node) if best is not None else None
@@ -197,23 +211,17 @@ def _inverse(cluster: ClusterNow, asked: _Asked) -> Document:
     }
 
 
-def _classes(assessor: Assessor, cluster: ClusterNow) -> tuple[NodeHardware, ...]:
-    _, facts, _ = assessor.load(cluster.now, math.inf)
-    return facts.classes
-
-
-def _class_document(cluster: ClusterNow, asked: _Asked, idle: IdleAnswer, slo: float) -> Document:
-    snapshot, facts, _ = cluster.assessor.load(cluster.now, math.inf)
-    members = [place for place in range(len(snapshot.names)) if facts.class_of(place) is idle.hardware]
-    table, verdicts = snapshot.table, asked.assessment.decision.verdicts
+def _class_document(
+    table: NodeTable, members: NDArray[np.intp], asked: _Asked, idle: IdleAnswer, slo: float
+) -> Document:
     wanted = asked.question.pod.requests.get(CPU, 0)
-    room_for_it = any(int(table.allocatable[CPU][place]) >= wanted for place in members)
+    room_for_it = bool((table.allocatable[CPU][members] >= wanted).any())
     return {
-        "nodeClass": class_name(idle.hardware, [table.nodes[place] for place in members]),
+        "nodeClass": class_name(idle.hardware, (table.nodes[place] for place in members)),
         "cores": idle.hardware.capacity_cores,
         "gflops": round(size_gflops(idle.hardware), 1),
         "nodes": len(members),
-        "nodesThatFitNow": sum(bool(verdicts.fits[place]) for place in members),
+        "nodesThatFitNow": int(np.count_nonzero(asked.assessment.decision.verdicts.fits[members])),
         "idleP90Milliseconds": figure(idle.p90_milliseconds),
         "idleBoundMilliseconds": figure(idle.bound_milliseconds),
         "holdsIdle": room_for_it and idle.bound_milliseconds <= slo,
@@ -238,9 +246,10 @@ def _table(document: Document) -> str:
             ("CLASS", "CORES", "GFLOP/s", "NODES", "FIT NOW", "IDLE P90(ms)", "IDLE BOUND(ms)", "HOLDS"),
             [
                 (*list(each.values())[:-1], "yes" if each["holdsIdle"] else "no")
-                for each in inverse["nodeClasses"]
+                for each in inverse["nodeClasses"][:_CLASSES_SHOWN]
             ],
         ),
+        *([f"... and {more} more"] if (more := len(inverse["nodeClasses"]) - _CLASSES_SHOWN) > 0 else []),
         "",
         *_sentences(inverse, then["sloMilliseconds"]),
     ]

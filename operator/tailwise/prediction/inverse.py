@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from tailwise.api.hardware import NodeHardware
-from tailwise.api.profile import ModelProfile
 from tailwise.prediction.prediction import NodeLoad, Question, Serving
 from tailwise.prediction.predictor import Predictor
+from tailwise.prediction.tables import PredictionTable
 
 _LEAST_RATE, _GREATEST_RATE = 0.1, 1e6
 _GREATEST_CONCURRENCY = 65_536
@@ -92,17 +92,15 @@ class IdleAnswer:
     bound_milliseconds: float
 
 
-def on_idle_nodes(
-    predictor: Predictor, profile: ModelProfile, serving: Serving, classes: Iterable[NodeHardware]
-) -> list[IdleAnswer]:
+def on_idle_nodes(tables: Iterable[tuple[NodeHardware, PredictionTable]]) -> list[IdleAnswer]:
     """What each class of nodes could do if it had nothing else to do, the smallest class first.
 
     Size is cores times their measured speed: without prices it is what a node costs, more or less.
     """
     found = []
-    for hardware in classes:
-        predicted = predictor.predict(Question(profile, serving, hardware, NodeLoad(0.0)))
-        found.append(IdleAnswer(hardware, predicted.p90_milliseconds, predicted.bound_milliseconds))
+    for hardware, table in tables:
+        _, p90, bound = table.at(0.0)
+        found.append(IdleAnswer(hardware, p90, bound))
     return sorted(found, key=lambda each: (size_gflops(each.hardware), each.hardware.node))
 
 
