@@ -229,3 +229,16 @@ async def test_the_ledger_is_bounded_and_forgets_the_pods_that_are_gone_first(st
     ledger.observed("u0", Outcome(1.0, None, stage.now, stage.now))
     assert ledger.get("u0") is None
     assert len(ledger.of_workload("default", "iris")) == 3
+
+
+async def test_what_was_predicted_through_a_window_is_kept_no_longer_than_that(stage: LiveStage) -> None:
+    await stage.place("iris-1")
+    for _ in range(50):
+        stage.observe(10, iris_2=1.0)  # nobody tells of the pod
+    (watched,) = stage.accuracy._watched.values()
+    readings = watched.readings()
+    assert len(readings) == 2 * WINDOW_SECONDS / 10 + 1
+    assert [each.at for each in readings] == sorted(each.at for each in readings)
+    assert readings[-1].at == stage.now
+    assert {each.source for each in readings} == {PredictionSource.PRIOR}
+    assert all(each.bound_milliseconds >= each.p90_milliseconds > 0 for each in readings)

@@ -7,14 +7,15 @@ of them the outcome of the pod's placement (``domain.ledger``). Kept in memory; 
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from tailwise.api.inference_workload import InferenceWorkloadSpec
-from tailwise.api.inference_workload_status import PlacementResult
+from tailwise.api.inference_workload_status import PlacementResult, PredictionSource
 from tailwise.api.latency_model import LatencyModelSpec
 from tailwise.api.latency_model_status import LiveAccuracy
 from tailwise.api.profile import ModelProfile
@@ -48,7 +49,6 @@ MOST_SAMPLES = 5_000
 """Kept of each version, the newest: spec.drift.windowSamples is 200 by default."""
 
 _MOST_VERSIONS = 4  # of one LatencyModel
-_MOST_READINGS = 128  # of one pod; at 30 s an hour
 _SHOWN_SAMPLES = 200
 # A search over all nodes takes up to a millisecond: a workload of a thousand pods is looked at by parts.
 _SEARCHES_A_PASS = 8
@@ -57,10 +57,32 @@ _JUDGED_PERCENTILE = 90
 
 @dataclass(slots=True)
 class _Watched:
-    """A pod between two samples."""
+    """A pod between two samples: what one version, by one source, predicted for it again and again.
 
-    readings: deque[Reading] = field(default_factory=lambda: deque(maxlen=_MOST_READINGS))
+    In an array, three figures a reading: ten thousand pods have a hundred thousand of them.
+    """
+
+    version: int = -1
+    source: PredictionSource = PredictionSource.STALE
     last_end: datetime | None = None
+    _figures: array[float] = field(default_factory=lambda: array("d"))
+
+    def read(self, reading: Reading, oldest: datetime) -> None:
+        """Take a reading; those before ``oldest`` go, and those of another version or source."""
+        if (reading.version, reading.source) != (self.version, self.source):
+            self.version, self.source = reading.version, reading.source
+            del self._figures[:]
+        while self._figures and self._figures[0] < oldest.timestamp():
+            del self._figures[:3]
+        self._figures.extend((reading.at.timestamp(), reading.p90_milliseconds, reading.bound_milliseconds))
+
+    def readings(self) -> list[Reading]:
+        """All of them, the oldest first."""
+        times, p90s, bounds = (self._figures[place::3] for place in range(3))
+        return [
+            Reading(datetime.fromtimestamp(at, UTC), self.version, p90, bound, self.source)
+            for at, p90, bound in zip(times, p90s, bounds, strict=True)
+        ]
 
 
 class LiveAccuracyLedger:
@@ -140,8 +162,8 @@ class LiveAccuracyLedger:
         if spec.slo.percentile != _JUDGED_PERCENTILE:
             return  # what was observed is no P90
         pods = [pod for pod in self._view.pods_of(key) if pod.workload == key.name and _is_placed(pod)]
-        self._read(pods, spec, now)
         window = timedelta(seconds=spec.metrics.window_seconds)
+        self._read(pods, spec, now, now - 2 * window)
         searches, newest = _SEARCHES_A_PASS, None
         for pod in pods:
             latency = observation.pods.get(pod.name)
@@ -159,7 +181,7 @@ class LiveAccuracyLedger:
             if searches:
                 searches -= 1
                 alternative = self._alternative(pod, known, spec, now)
-            sample = sample_of(pod.uid, tuple(watched.readings), outcome, alternative)
+            sample = sample_of(pod.uid, watched.readings(), outcome, alternative)
             if sample is not None:
                 self._put(latency_model_of(spec), sample)
                 newest = sample
@@ -169,7 +191,9 @@ class LiveAccuracyLedger:
 
     # ---- its parts
 
-    def _read(self, pods: Iterable[Pod], spec: InferenceWorkloadSpec, now: datetime) -> None:
+    def _read(
+        self, pods: Iterable[Pod], spec: InferenceWorkloadSpec, now: datetime, oldest: datetime
+    ) -> None:
         pods = tuple(pods)
         standing = self._assessor.standing(pods, now, spec.placement.max_data_age_seconds)
         tables, latency_model = self._assessor.tables, latency_model_of(spec)
@@ -181,8 +205,9 @@ class LiveAccuracyLedger:
             if here is None:
                 continue
             watched = self._watched.setdefault(pod.uid, _Watched())
-            watched.readings.append(
-                Reading(now, version, here.p90_milliseconds, own * here.bound_milliseconds, here.source)
+            watched.read(
+                Reading(now, version, here.p90_milliseconds, own * here.bound_milliseconds, here.source),
+                oldest,
             )
 
     def _alternative(
