@@ -236,7 +236,8 @@ class PlacementController:
         note = PlacementNote(Reason.ALL_PODS_PLACED, "", candidate_summary(decision.verdicts))
         self.workloads.note(known.key, note)
         self.workload_changed(known.key)
-        _LOGGER.info("%s", sentence, extra={"object": f"Pod/{pod.namespace}/{pod.name}"})
+        # The pod's annotations and the events say it to everybody; a burst would be thousands of lines.
+        _LOGGER.debug("%s", sentence, extra={"object": f"Pod/{pod.namespace}/{pod.name}"})
         return None
 
     async def _send(

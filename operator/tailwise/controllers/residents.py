@@ -53,6 +53,7 @@ class NodeCapacity:
     table: Callable[[Asked], PredictionTable | None]
 
 
+_CURVES_KEPT = 10_000  # of about 300 bytes each
 _NO_RESIDENTS: Mapping[str, Resident] = {}
 
 
@@ -69,6 +70,8 @@ class Residents:
         self._reached: Floats = np.zeros((0, 1))
         self._wanted: Floats = np.zeros(0)
         self._changed: set[str] = set()
+        # With their tables, which keeps the ids of these from being given to others.
+        self._curves: dict[tuple[int, float, float], tuple[PredictionTable, ResidentCurve]] = {}
         # The load at which each resident of a node comes to miss its SLO, by workload.
         self._reached_by: dict[str, tuple[tuple[float, Key], ...]] = {}
         # Nodes with a resident whose tables are not worked out yet.
@@ -168,6 +171,17 @@ class Residents:
                 residents = self._by_node.get(node, _NO_RESIDENTS).values()
                 self._wanted[position] = sum(each.millicores for each in residents) / 1000
 
+    def _curve(self, table: PredictionTable, demand: float, slo_milliseconds: float) -> ResidentCurve:
+        """Replicas of one workload have few curves between them: one for each class of nodes."""
+        key = (id(table), demand, slo_milliseconds)
+        known = self._curves.get(key)
+        if known is None or known[0] is not table:
+            if len(self._curves) >= _CURVES_KEPT:
+                self._curves.clear()
+            curve = resident_curve(UTILISATION_GRID, table.p90, table.bound, demand, slo_milliseconds)
+            known = self._curves[key] = (table, curve)
+        return known[1]
+
     def _renew(self, node: str, position: int, capacity: NodeCapacity | None) -> None:
         curves: list[ResidentCurve] = []
         owners: list[Key] = []
@@ -175,9 +189,8 @@ class Residents:
         for each in residents:
             table = capacity.table(each.asked) if capacity is not None else None
             if capacity is not None and table is not None:
-                demand = each.millicores / 1000 / capacity.cores
                 curves.append(
-                    resident_curve(UTILISATION_GRID, table.p90, table.bound, demand, each.slo_milliseconds)
+                    self._curve(table, each.millicores / 1000 / capacity.cores, each.slo_milliseconds)
                 )
                 owners.append(each.workload)
         if len(curves) < len(residents):
