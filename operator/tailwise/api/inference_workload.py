@@ -25,7 +25,10 @@ class Slo(Document):
         description="Latency that the given percentile of queries must not exceed, in milliseconds.",
     )
     percentile: Literal[50, 90, 95, 99] = Field(
-        90, description="Percentile that the latency is promised for: 50, 90, 95 or 99."
+        90,
+        description="Percentile that the latency is promised for: 50, 90, 95 or 99. Bounds are those of this "
+        "percentile, and it is what is observed. Versions of a LatencyModel learn P90s: for the others the "
+        "prior answers.",
     )
 
 
@@ -176,7 +179,12 @@ INFERENCE_WORKLOAD = Kind(
         Column("Placed", "integer", ".status.pods.placed", "Pods on the node that was decided."),
         Column("SLO(ms)", "integer", ".spec.slo.latencyMilliseconds", "Latency promised."),
         Column("Predicted(ms)", "integer", ".status.predictedP90Milliseconds", "Highest predicted P90."),
-        Column("Observed(ms)", "integer", ".status.observedP90Milliseconds", "P90 read from Prometheus."),
+        Column(
+            "Observed(ms)",
+            "integer",
+            ".status.observedP90Milliseconds",
+            "slo.percentile, read from Prometheus.",
+        ),
         Column(
             "Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', "Why it is (not) ready.", 1
         ),

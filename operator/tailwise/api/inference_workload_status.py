@@ -68,7 +68,10 @@ class Placement(StatusDocument):
         "placed stands in the pod's annotation tailwise.dev/predicted-p90-milliseconds.",
     )
     bound_milliseconds: int | None = Field(
-        None, ge=0, description="Latency that the P90 stays below at the promised confidence."
+        None,
+        ge=0,
+        description="Latency that the P90, or what spec.slo.percentile says, stays below at the promised "
+        "confidence.",
     )
     source: PredictionSource | None = Field(
         None,
@@ -82,7 +85,11 @@ class Placement(StatusDocument):
         None, ge=0, description="Age of the node's utilisation when it was decided."
     )
     decided_at: Timestamp | None = Field(None, description="When it was decided.")
-    observed_p90_milliseconds: int | None = Field(None, ge=0, description="P90 of this pod as last observed.")
+    observed_p90_milliseconds: int | None = Field(
+        None,
+        ge=0,
+        description="P90 of this pod, or the percentile that spec.slo.percentile says, as last observed.",
+    )
 
 
 class Rejection(StatusDocument):
@@ -158,7 +165,10 @@ class InferenceWorkloadStatus(StatusDocument):
         None, ge=0, description="Highest predicted P90 over the pods placed."
     )
     observed_p90_milliseconds: int | None = Field(
-        None, ge=0, description="P90 of all pods together as last observed."
+        None,
+        ge=0,
+        description="P90 of all pods together, or the percentile that spec.slo.percentile says, as last "
+        "observed.",
     )
     candidates: CandidateSummary | None = Field(None, description="Candidates of the last decision.")
     latency_model: ServingLatencyModel | None = Field(None, description="LatencyModel that answers.")

@@ -27,7 +27,6 @@ def scraped_at_serving_port(spec: InferenceWorkloadSpec) -> bool:
 
 
 _WORKLOAD: Mapping[str, Callable[[InferenceWorkloadSpec], bool]] = {
-    "spec.slo.percentile (other than 90)": lambda spec: spec.slo.percentile != 90,
     "spec.serving.port (without a template, or with metrics at a port of their own)": lambda spec: (
         spec.serving is not None and spec.serving.port is not None and not scraped_at_serving_port(spec)
     ),

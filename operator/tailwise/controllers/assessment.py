@@ -222,6 +222,7 @@ class Assessor:
                 rotation=_rotation(pod),
             ),
             slo_milliseconds=spec.slo.latency_milliseconds,
+            slo_percentile=spec.slo.percentile,
             objective=spec.placement.objective,
             effects=effects,
         )

@@ -27,6 +27,7 @@ def serving_of(pod: Pod, spec: InferenceWorkloadSpec) -> Serving:
         concurrency=spec.load.concurrency,
         requests_per_second=spec.load.requests_per_second,
         cpu_request_millicores=request,
+        bound_percentile=spec.slo.percentile,
         overhead_milliseconds=(spec.serving.overhead_microseconds or 0) / 1000 if spec.serving else 0.0,
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from tailwise.api.conditions import ConditionStatus, ConditionType, Reason
-from tailwise.api.inference_workload import InferenceWorkloadSpec
+from tailwise.api.inference_workload import InferenceWorkloadSpec, Slo
 from tailwise.api.inference_workload_status import PodCounts
 from tailwise.api.profile import Completeness
 from tailwise.controllers.conditions import Finding, bad, good, unknown
@@ -149,7 +149,7 @@ def placed(  # noqa: PLR0911 - one rule a return, the first that holds counts
     return good(kind, Reason.ALL_PODS_PLACED, f"a node was chosen for {counts.placed} of {total} pods")
 
 
-def attainable(slo_milliseconds: int, bounds: Sequence[int], reason: Reason | None, message: str) -> Finding:
+def attainable(slo: Slo, bounds: Sequence[int], reason: Reason | None, message: str) -> Finding:
     """SLOAttainable: the bounds of what is placed, or could be, meet the SLO."""
     kind = ConditionType.SLO_ATTAINABLE
     if reason is Reason.NO_NODE_MEETS_SLO:
@@ -157,18 +157,12 @@ def attainable(slo_milliseconds: int, bounds: Sequence[int], reason: Reason | No
     if not bounds:
         return unknown(kind, Reason.NOT_PREDICTED, "nothing has been predicted yet")
     worst = max(bounds)
-    if worst > slo_milliseconds:
-        text = (
-            f"the highest bound on a pod's P90 is {worst} ms, over spec.slo.latencyMilliseconds "
-            f"({slo_milliseconds}); "
-            "raise it, or give the pods more CPU or faster nodes"
-        )
+    text = f"the highest bound on a pod's P{slo.percentile} is {worst} ms"
+    limit = f"spec.slo.latencyMilliseconds ({slo.latency_milliseconds})"
+    if worst > slo.latency_milliseconds:
+        text = f"{text}, over {limit}; raise it, or give the pods more CPU or faster nodes"
         return bad(kind, Reason.NO_NODE_MEETS_SLO, text)
-    text = (
-        f"the highest bound on a pod's P90 is {worst} ms, within spec.slo.latencyMilliseconds "
-        f"({slo_milliseconds})"
-    )
-    return good(kind, Reason.WITHIN_SLO, text)
+    return good(kind, Reason.WITHIN_SLO, f"{text}, within {limit}")
 
 
 _OBSERVED_REASONS: dict[NoLatency, Reason] = {

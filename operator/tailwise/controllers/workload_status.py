@@ -188,7 +188,7 @@ def _findings(
         ],
     )
     attainable = findings.attainable(
-        spec.slo.latency_milliseconds,
+        spec.slo,
         [each.bound_milliseconds for each in placements if each.bound_milliseconds is not None],
         facts.note.reason if facts.note else None,
         facts.note.message if facts.note else "",

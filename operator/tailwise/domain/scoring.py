@@ -117,6 +117,8 @@ class Decision:
     runner_up: Candidate | None = None
     # With OverNeighbours: the workloads, as namespace/name, that would miss their SLO on the best node.
     neighbours: tuple[str, ...] = ()
+    # What the bounds are for: they are what the SLO is compared with.
+    slo_percentile: int = 90
 
     @property
     def node(self) -> str | None:
@@ -136,19 +138,23 @@ class Decision:
         best = self.best
         if self.outcome is DecisionOutcome.PLACED:
             return (
-                f"{best.node}: predicted P90 {_figure(best.p90_milliseconds)} ms, bound "
-                f"{_figure(best.bound_milliseconds)} ms, SLO {_figure(self.slo_milliseconds)} ms "
+                f"{best.node}: predicted P90 {_figure(best.p90_milliseconds)} ms, "
+                f"{self._bound_of(best)}, SLO {_figure(self.slo_milliseconds)} ms "
                 f"({_SOURCE_WORDS[best.source].format(best.version)}); {summary}"
             )
         if self.outcome is DecisionOutcome.OVER_NEIGHBOURS:
             return (
-                f"{summary}; {best.node} would hold the SLO of {_figure(self.slo_milliseconds)} ms (bound "
-                f"{_figure(best.bound_milliseconds)} ms), and there {self._whose()} would then miss theirs"
+                f"{summary}; {best.node} would hold the SLO of {_figure(self.slo_milliseconds)} ms "
+                f"({self._bound_of(best)}), and there {self._whose()} would then miss theirs"
             )
         return (
             f"{summary}; best is {_figure(best.bound_milliseconds)} ms on {best.node}, "
             f"SLO is {_figure(self.slo_milliseconds)} ms"
         )
+
+    def _bound_of(self, best: Candidate) -> str:
+        of_what = "" if self.slo_percentile == 90 else f" of the P{self.slo_percentile}"
+        return f"bound{of_what} {_figure(best.bound_milliseconds)} ms"
 
     def _whose(self) -> str:
         if not self.neighbours:
@@ -164,6 +170,7 @@ def decide(
     preferences: Preferences,
     *,
     slo_milliseconds: float,
+    slo_percentile: int = 90,
     objective: Objective = Objective.LOWEST_LATENCY,
     effects: NeighbourEffects | None = None,
 ) -> Decision:
@@ -173,17 +180,26 @@ def decide(
     the pod's P90 and what it adds to the residents' are least together, for the next pod's gain may be less
     than what ten others lose; and a node where it breaks a resident's SLO is refused.
     """
+
+    def decided(
+        outcome: DecisionOutcome,
+        verdicts: Verdicts,
+        best: Candidate | None = None,
+        runner_up: Candidate | None = None,
+    ) -> Decision:
+        return Decision(outcome, slo_milliseconds, verdicts, best, runner_up, slo_percentile=slo_percentile)
+
     if not verdicts.fits.any():
-        return Decision(DecisionOutcome.NO_NODE_FITS, slo_milliseconds, verdicts)
+        return decided(DecisionOutcome.NO_NODE_FITS, verdicts)
     verdicts = verdicts.refuse(~predicted.has_hardware, Refusal(Filter.NO_HARDWARE))
     if not verdicts.fits.any():
-        return Decision(DecisionOutcome.NO_HARDWARE, slo_milliseconds, verdicts)
+        return decided(DecisionOutcome.NO_HARDWARE, verdicts)
     verdicts = verdicts.refuse(
         np.isnan(predicted.p90_milliseconds) | np.isnan(predicted.bound_milliseconds),
         Refusal(Filter.NO_PREDICTION),
     )
     if not (predictable := verdicts.fits).any():
-        return Decision(DecisionOutcome.NO_PREDICTION, slo_milliseconds, verdicts)
+        return decided(DecisionOutcome.NO_PREDICTION, verdicts)
     verdicts = verdicts.refuse(predicted.bound_milliseconds > slo_milliseconds, Refusal(Filter.SLO))
     attaining = verdicts.fits
     if effects is not None:
@@ -192,7 +208,7 @@ def decide(
         over = bool(attaining.any())
         outcome = DecisionOutcome.OVER_NEIGHBOURS if over else DecisionOutcome.SLO_UNATTAINABLE
         nearest = _choose(attaining if over else predictable, predicted.bound_milliseconds, preferences)
-        return Decision(outcome, slo_milliseconds, verdicts, _candidate(verdicts.names, predicted, nearest))
+        return decided(outcome, verdicts, _candidate(verdicts.names, predicted, nearest))
     score = predicted.p90_milliseconds
     if effects is not None:
         score = score + effects.added_milliseconds
@@ -203,12 +219,11 @@ def decide(
     others = feasible.copy()
     others[winner] = False
     second = _choose(others, score, preferences) if others.any() else None
-    return Decision(
+    return decided(
         DecisionOutcome.PLACED,
-        slo_milliseconds,
         verdicts,
-        best=_candidate(verdicts.names, predicted, winner),
-        runner_up=None if second is None else _candidate(verdicts.names, predicted, second),
+        _candidate(verdicts.names, predicted, winner),
+        None if second is None else _candidate(verdicts.names, predicted, second),
     )
 
 

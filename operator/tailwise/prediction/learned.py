@@ -18,7 +18,7 @@ from tailwise.prediction.artefact import Answers, Artefact
 from tailwise.prediction.coefficients import coefficients
 from tailwise.prediction.features import feature_rows, profile_key
 from tailwise.prediction.manifest import Manifest, Target
-from tailwise.prediction.prediction import Prediction, Question, Serving
+from tailwise.prediction.prediction import BOUND_PERCENTILE, Prediction, Question, Serving
 from tailwise.prediction.predictor import PriorPredictor
 from tailwise.prediction.prior import UTILISATION_GRID, Latencies, latencies, served_cost
 from tailwise.prediction.quota import FloatArray
@@ -85,7 +85,12 @@ class LearnedPredictor:
         return Prediction(p50, p90, bound, PredictionSource.STALE if unknown else table.source, terms)
 
     def table(self, profile: ModelProfile, serving: Serving, hardware: NodeHardware) -> PredictionTable:
-        """Tabulate over utilisation; about as long as the prior takes, for it is most of the work."""
+        """Tabulate over utilisation; about as long as the prior takes, for it is most of the work.
+
+        A version learns P90s, and its bound is calibrated for them: of other percentiles the prior tells.
+        """
+        if serving.bound_percentile != BOUND_PERCENTILE:
+            return self._prior.table(profile, serving, hardware)
         p50, p90, bound, known = self.tabulate(profile, serving, hardware, UTILISATION_GRID)
         if not known:
             table = self._prior.table(profile, serving, hardware)

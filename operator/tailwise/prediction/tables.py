@@ -28,7 +28,10 @@ class UnknownLoad:
 
 @dataclass(frozen=True, slots=True)
 class PredictionTable:
-    """Milliseconds over ``UTILISATION_GRID``, its shape, for one profile, serving and node class."""
+    """Milliseconds over ``UTILISATION_GRID``, its shape, for one profile, serving and node class.
+
+    ``bound`` is that of ``Serving.bound_percentile``.
+    """
 
     p50: FloatArray
     p90: FloatArray

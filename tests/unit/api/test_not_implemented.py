@@ -32,7 +32,6 @@ def test_a_minimal_workload_uses_nothing_that_is_missing() -> None:
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"slo": {"latencyMilliseconds": 5, "percentile": 99}}, "spec.slo.percentile"),
         ({"serving": {"port": 8080}, "metrics": {"preset": "KServe"}}, "spec.serving.port"),
         (
             {"serving": {"port": 8000}, "metrics": {"preset": "Triton"}, "template": TEMPLATE},
@@ -64,6 +63,7 @@ def test_a_workloads_field_without_behaviour_is_named(fields: dict[str, Any], ex
         {"metrics": {"preset": "Triton"}, "serving": {"modelName": "m"}},
         {"metrics": {"preset": "KServe"}, "serving": {"port": 8080}, "template": TEMPLATE},
         {"latencyModelRef": {"name": "default"}},
+        {"slo": {"latencyMilliseconds": 5, "percentile": 99}},
     ],
 )
 def test_fields_with_behaviour_are_not_named(fields: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,14 @@ def test_a_known_model_on_a_known_node_gets_what_was_learned(predictor: LearnedP
         )
         assert learned.bound_milliseconds >= learned.p90_milliseconds
         assert learned.bound_milliseconds < 1.3 * learned.p90_milliseconds
+
+
+def test_of_other_percentiles_than_the_p90_the_prior_tells(predictor: LearnedPredictor) -> None:
+    asked = question(CONV, FAST, 0.3)
+    asked = replace(asked, serving=replace(asked.serving, bound_percentile=99))
+    learned, prior = predictor.predict(asked), PriorPredictor().predict(asked)
+    assert learned.source is PredictionSource.PRIOR
+    assert learned.bound_milliseconds == pytest.approx(prior.bound_milliseconds, rel=0.01)
 
 
 def test_a_model_unlike_anything_seen_gets_the_priors_answer_and_says_so(predictor: LearnedPredictor) -> None:
