@@ -55,7 +55,9 @@ def add_parser(subparsers: Any) -> None:
         "completes `kubectl tailwise` by itself where kubectl_complete-tailwise is on the PATH.",
     )
     parser.add_argument("shell", choices=[*_SCRIPTS, "words"], help="bash or zsh; words: used by the scripts")
-    parser.add_argument("line", nargs="*", metavar="WORD", help="of the command line so far, with words")
+    parser.add_argument(
+        "line", nargs=argparse.REMAINDER, metavar="-- WORD", help="of the command line so far, with words"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -63,7 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.shell in _SCRIPTS:
         print(_SCRIPTS[arguments.shell], end="")
     else:
-        print("\n".join(completions(arguments.line)))
+        line = arguments.line
+        print("\n".join(completions(line[1:] if line[:1] == ["--"] else line)))
     return 0
 
 

@@ -27,6 +27,12 @@ def test_a_cluster_that_is_not_there_completes_to_nothing(tmp_path: pytest.TempP
     assert completions(["explain", "--kubeconfig", f"{tmp_path}/none", ""]) == []
 
 
+def test_what_a_shell_asks_with_is_answered(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "words", "--", "nodes", "--"]) == 0
+    offered = capsys.readouterr().out.split()
+    assert {"--output", "--context", "--prometheus-url"} <= set(offered)
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_a_shell_is_given_its_script(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", shell]) == 0
