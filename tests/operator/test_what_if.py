@@ -67,4 +67,5 @@ async def test_who_may_not_read_the_cluster_is_told_what_is_missing(
 
     assert await asyncio.to_thread(run) == 1
     assert "cannot list resource" in err.getvalue()
+    assert "ask for the right to list them" in err.getvalue()
     assert "Traceback" not in err.getvalue()

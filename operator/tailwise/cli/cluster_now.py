@@ -110,15 +110,16 @@ async def read_cluster(client: Client, arguments: argparse.Namespace) -> Cluster
         NoAnswerError: the user may not read it.
         ApiError, aiohttp.ClientError, TimeoutError: the API server refused or did not answer.
     """
-    registry = Registry({each.key: each for each in await _workloads(client)})
-    view = cluster_view(client, arguments.operator_namespace, registry)
     try:
+        registry = Registry({each.key: each for each in await _workloads(client)})
+        view = cluster_view(client, arguments.operator_namespace, registry)
         await asyncio.gather(*(reflector.read() for reflector in view.reflectors))
     except ApiError as error:
         if error.reason == "Forbidden":
             raise NoAnswerError(
-                f"{error.message}; a decision is made from all nodes, pods and Deployments and from the "
-                f"ConfigMaps in namespace {arguments.operator_namespace}: ask for the right to list them"
+                f"{error.message}; a decision is made from all nodes, pods, Deployments and InferenceWorkloads "
+                f"and from the ConfigMaps in namespace {arguments.operator_namespace}: ask for the right to "
+                "list them"
             ) from error
         raise
     # Few pods have claims: for these the answer is then that nobody read them.
