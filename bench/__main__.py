@@ -88,6 +88,21 @@ def _scale(options: argparse.Namespace) -> Any:
     return _reported("scale", options, asdict(figures))
 
 
+def _api_costs_arguments(parser: argparse.ArgumentParser) -> None:
+    from bench import api_costs  # noqa: PLC0415
+
+    api_costs.add_arguments(parser)
+
+
+def _api_costs(options: argparse.Namespace) -> Any:
+    from bench import api_costs  # noqa: PLC0415
+
+    costs = api_costs.measure(
+        options.nodes, options.writes, options.rounds, options.cluster, options.keep, _write
+    )
+    return _reported("apiCosts", options, [asdict(each) for each in costs])
+
+
 def _prior_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", nargs="+", metavar="NAME", help="of tests/models; default: the set's")
     parser.add_argument("--seconds", type=float, help="length of one run")
@@ -152,6 +167,7 @@ BENCHMARKS = (
     Benchmark("decision", "how long one placement decision takes", _decision_arguments, _decision),
     Benchmark("placement", "pods a second, with and without Tailwise", _placement_arguments, _placement),
     Benchmark("scale", "a large cluster: start, memory, bursts, fail-over", _scale_arguments, _scale),
+    Benchmark("api-costs", "what single writes cost the API server", _api_costs_arguments, _api_costs),
     Benchmark("training", "how long training and prediction tables take", _training_arguments, _training),
     Benchmark("prior", "predicted P90 against ONNX Runtime on this machine", _prior_arguments, _prior),
     Benchmark("reading", "how much of a model is read, near and far", _reading_arguments, _reading),

@@ -307,7 +307,7 @@ def operator(
         yield running
 
 
-def _operator_kubeconfig(stage: Stage) -> Path:
+def operator_kubeconfig(stage: Stage) -> Path:
     """As a pod's: a service account's token. The API server verifies certificates anew for each request: that
     takes it a third of a millisecond, and no operator in a cluster has one."""
     path = stage.cluster.plane.directory / "operator.kubeconfig"
@@ -341,7 +341,7 @@ def replica(
     port = ports.free_port("127.0.0.1", set())
     command = [
         sys.executable, *profiler, "-m", "tailwise", "operator", f"--namespace={SYSTEM_NAMESPACE}",
-        f"--kubeconfig={_operator_kubeconfig(stage)}", f"--prometheus-url={stage.cluster.prometheus_url}",
+        f"--kubeconfig={operator_kubeconfig(stage)}", f"--prometheus-url={stage.cluster.prometheus_url}",
         "--utilisation-preset=NodeExporter", "--health-port=0", f"--metrics-port={port}", *arguments,
     ]  # fmt: skip
     daemon = processes.start(plane.directory, name, command, logs=plane.logs)

@@ -289,7 +289,7 @@ class Recorder:
         count, told.untold = told.untold, 0
         if told.count == 0:
             written = await apply.create(
-                self._client, EVENTS, self._manifest(event, namespace), read_answer=False
+                self._client, EVENTS, self.manifest(event, namespace), read_answer=False
             )
             if written.outcome is not apply.Outcome.CONFLICT:
                 if not written.done:
@@ -306,9 +306,10 @@ class Recorder:
         written = await apply.merge_patch(self._client, EVENTS, namespace, event.name, {"series": series})
         if written.outcome is apply.Outcome.NOT_FOUND:  # the API server keeps events for an hour
             told.count = count
-            await apply.create(self._client, EVENTS, self._manifest(event, namespace))
+            await apply.create(self._client, EVENTS, self.manifest(event, namespace))
 
-    def _manifest(self, event: Event, namespace: str) -> dict[str, Any]:
+    def manifest(self, event: Event, namespace: str) -> dict[str, Any]:
+        """The Event object that tells of an event."""
         note = event.note if len(event.note) <= _LONGEST_NOTE else event.note[: _LONGEST_NOTE - 1] + "…"
         regarding = {
             "apiVersion": event.regarding.api_version,
