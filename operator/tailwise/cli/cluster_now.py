@@ -117,7 +117,7 @@ async def read_cluster(client: Client, arguments: argparse.Namespace) -> Cluster
     except ApiError as error:
         if error.reason == "Forbidden":
             raise NoAnswerError(
-                f"{error.message}; a decision is made from all nodes, pods, Deployments and InferenceWorkloads "
+                f"{error.message}; a decision is made from all nodes, pods, Deployments and workloads, "
                 f"and from the ConfigMaps in namespace {arguments.operator_namespace}: ask for the right to "
                 "list them"
             ) from error
