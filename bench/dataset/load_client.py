@@ -17,7 +17,13 @@ from typing import Any
 
 import mlperf_loadgen as loadgen
 import numpy as np
-from inference_client import Connection, InferenceError, Request, make_request, random_arrays
+from inference_client import (  # type: ignore[import-not-found]  # of the serving image
+    Connection,
+    InferenceError,
+    Request,
+    make_request,
+    random_arrays,
+)
 
 PORT = 8090
 _WORKERS = 16

@@ -18,7 +18,7 @@ from typing import Any
 from tailwise.api.profile import WorkTerms
 from tailwise.prediction.coefficients import Coefficients, Scale, TermCost, coefficients
 from tailwise.prediction.neighbours import BURST_MILLISECONDS
-from tailwise.prediction.prior import COLD, TICK_MILLISECONDS
+from tailwise.prediction.prior import BETWEEN, COLD, TICK_MILLISECONDS
 
 OUT = Path("docs/prior.md")
 
@@ -51,6 +51,7 @@ def page() -> str:
         "burst": f"{BURST_MILLISECONDS:g}",
         "tick": f"{TICK_MILLISECONDS:g}",
         "cold": f"{COLD:.0%}",
+        "between": f"{BETWEEN:g}",
     }
     for name, part in made.items():
         text = text.replace(f"@{name}@", part)

@@ -61,7 +61,7 @@ def at_work_share(capacity_cores: float, demand_cores: float, threads: float, pr
     return share
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def activity(capacity_cores: float, cpus: int, threads: float, utilisation: float) -> Activity:
     """Others' threads at work beside a pod of ``threads`` threads on a node of ``cpus`` CPUs.
 
