@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench.dataset import journal
 from bench.dataset.journal import Measured
 from bench.dataset.plan import FAMILIES, LANES, LOADS, Limit, Window, stretches
 from tailwise.training.cleaning import clean
+from tailwise.training.files import read_dataset
 from tests.cluster.node_shapes import load
 from tests.models import rehydrate
 from tests.unit.prediction.builders import node
@@ -94,3 +97,21 @@ def test_a_window_becomes_a_row_that_the_dataset_takes(measured: Measured, tmp_p
     assert cleaned.dataset.family.tolist() == ["mobilenet"]
     assert cleaned.dataset.throttled_share.tolist() == [0.25]
     assert cleaned.dataset.servings[0].cpu_limit_millicores == 250
+
+
+def test_the_dataset_that_ships_is_whole_and_small() -> None:
+    path = Path("bench/data/latencies.parquet")
+    assert path.stat().st_size < 5 * 2**20
+    read = read_dataset(path, now=datetime.now(UTC))
+    dataset = read.dataset
+    assert not read.dropped
+    assert len(set(dataset.profile_key.tolist())) >= 6
+    assert len(set(dataset.family.tolist())) >= 4
+    assert len({each.capacity_cores for each in dataset.hardware}) == 4
+    limits = {each.cpu_limit_millicores for each in dataset.servings}
+    assert {None, 250, 500, 1000, 2000} <= limits
+    # Four levels of load on every node, and nothing that was made up.
+    for name in set(dataset.node.tolist()):
+        loads = dataset.cpu_utilisation[dataset.node == name]
+        assert {0, 1, 2, 3} == {int(np.searchsorted((0.2, 0.55, 0.85), load)) for load in loads}
+    assert set(dataset.source.tolist()) == {"LoadGen"}
