@@ -18,7 +18,7 @@ from tailwise.cli.inspect import failure, inspected, shape_argument
 from tailwise.models.errors import InspectionError
 from tailwise.prediction.artefact import ArtefactError, load_directory
 from tailwise.prediction.learned import LearnedPredictor
-from tailwise.prediction.prediction import NodeLoad, Prediction, Question, Serving
+from tailwise.prediction.prediction import BOUND_PERCENTILE, NodeLoad, Prediction, Question, Serving
 from tailwise.prediction.predictor import Predictor, PriorPredictor
 
 
@@ -65,6 +65,13 @@ def add_parser(subparsers: Any) -> None:
         help="load of others on the node, or 'unknown' (default: 0, an idle node)",
     )
     parser.add_argument(
+        "--percentile",
+        type=int,
+        choices=(50, 90, 95, 99),
+        default=BOUND_PERCENTILE,
+        help="of queries that the bound is for (90)",
+    )
+    parser.add_argument(
         "--version",
         type=Path,
         metavar="DIR",
@@ -95,6 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         concurrency=arguments.concurrency,
         requests_per_second=arguments.requests_per_second,
         overhead_milliseconds=arguments.overhead_microseconds / 1000,
+        bound_percentile=arguments.percentile,
     )
     load = NodeLoad(cpu=arguments.cpu_utilisation_percent)
     prediction = predictor.predict(Question(profile, serving, hardware, load))
@@ -109,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output == "json":
         print(json.dumps(_document(prediction), indent=2))
     else:
-        _print_text(prediction)
+        _print_text(prediction, arguments.percentile)
     return 0
 
 
@@ -198,10 +206,12 @@ def _document(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def _print_text(prediction: Prediction) -> None:
+def _print_text(prediction: Prediction, percentile: int) -> None:
     print(f"P50     {prediction.p50_milliseconds:10.3f} ms")
     print(f"P90     {prediction.p90_milliseconds:10.3f} ms")
-    print(f"bound   {prediction.bound_milliseconds:10.3f} ms  (P90 is below this nine times in ten)")
+    print(
+        f"bound   {prediction.bound_milliseconds:10.3f} ms  (P{percentile} is below this nine times in ten)"
+    )
     print(f"source  {prediction.source.value}")
     for name, value in prediction.terms.items():
         print(f"  {name:28s} {value:12.4f}")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tailwise.prediction.inverse import Remedies, remedies
+from tailwise.prediction.inverse import Remedies, on_idle_nodes, remedies, room, size_gflops
 from tailwise.prediction.prediction import NodeLoad, Question, Serving
 from tailwise.prediction.predictor import PriorPredictor
 from tests.unit.prediction.builders import node, profile_of
@@ -52,6 +52,38 @@ def test_a_closed_loop_is_told_its_concurrency() -> None:
     concurrency = found(asked, slo).concurrency
     assert concurrency is not None and concurrency >= 4
     assert bound(asked, concurrency=concurrency) <= slo < bound(asked, concurrency=concurrency + 1)
+
+
+@pytest.mark.parametrize(
+    "serving",
+    [Serving(1000, requests_per_second=5.0), Serving(2000, concurrency=2), Serving(None, threads=2)],
+)
+def test_how_far_one_may_go_is_as_far_as_it_holds_whether_it_holds_now_or_not(serving: Serving) -> None:
+    asked = question(serving, load=0.3)
+    for slo in (0.5 * bound(asked), 3 * bound(asked)):
+        found_room = room(PREDICTOR, asked, slo, threads_follow_limit=False)
+        if found_room.requests_per_second is not None:
+            most = {"requests_per_second": found_room.requests_per_second}
+            more = {"requests_per_second": 1.15 * found_room.requests_per_second}
+        elif found_room.concurrency is not None:
+            most, more = ({"concurrency": found_room.concurrency + each} for each in (0, 1))
+        else:  # one client is too many
+            assert slo < bound(asked)
+            continue
+        assert bound(asked, **most) <= slo < bound(asked, **more)
+        limit = found_room.cpu_limit_millicores
+        if limit is not None:
+            assert bound(asked, cpu_limit_millicores=limit) <= slo
+
+
+def test_classes_are_told_by_size_and_by_what_they_do_idle() -> None:
+    serving, model = Serving(None), profile_of(10.0)
+    nodes = [node(8), node(2), node(4, measured={"runtime_gflops_per_core": 10.0})]
+    answers = on_idle_nodes((each, PREDICTOR.table(model, serving, each)) for each in nodes)
+    sizes = [size_gflops(each.hardware) for each in answers]
+    assert sizes == sorted(sizes)
+    slow = min(answers, key=lambda each: each.hardware.measured.runtime_gflops_per_core or 0.0)
+    assert slow.bound_milliseconds == max(each.bound_milliseconds for each in answers)
 
 
 def test_what_nothing_attains_has_no_remedy() -> None:
