@@ -17,7 +17,7 @@ _VALUES = ("a", "b", "3", "07")
 _APPS = ("x", "y")
 _ALL = "all"
 FOCUSES = ("cordons", "taints", "affinity", "resources", "ports", "spread", "pods", _ALL)
-_ROOMY = {"cpu": "64", "memory": "64Gi", "ephemeral-storage": "64Gi", "pods": "110", EXTENDED: "64"}
+ROOMY = {"cpu": "64", "memory": "64Gi", "ephemeral-storage": "64Gi", "pods": "110", EXTENDED: "64"}
 
 Spec = dict[str, Any]
 
@@ -36,7 +36,8 @@ def forcing(node: str) -> str:
     return f"only.example.com/{node}"
 
 
-def _sometimes(strategy: st.SearchStrategy[Any], *, one_in: int = 3) -> st.SearchStrategy[Any]:
+def sometimes(strategy: st.SearchStrategy[Any], *, one_in: int = 3) -> st.SearchStrategy[Any]:
+    """The strategy once in so many times, else None."""
     return st.integers(1, one_in).flatmap(lambda n: strategy if n == 1 else st.none())
 
 
@@ -75,7 +76,7 @@ def _node(focus: str) -> st.SearchStrategy[Spec]:
             "labels": _labels(2 if focus in ("spread", "pods") else 0),
             "taints": _if(focus, ("taints",), taints, []),
             "unschedulable": _if(focus, ("cordons",), st.booleans(), False),
-            "allocatable": _if(focus, ("resources",), st.fixed_dictionaries(offered), _ROOMY),
+            "allocatable": _if(focus, ("resources",), st.fixed_dictionaries(offered), ROOMY),
         }
     )
 
@@ -185,7 +186,8 @@ def _selector() -> st.SearchStrategy[Spec | None]:
     )
 
 
-def _without_none(value: Spec) -> Spec:
+def without_none(value: Spec) -> Spec:
+    """The fields that have a value."""
     return {key: each for key, each in value.items() if each is not None}
 
 
@@ -204,7 +206,7 @@ def _spread() -> st.SearchStrategy[Spec]:
     def valid(made: Spec) -> Spec:
         if made["labelSelector"] is None:
             made["matchLabelKeys"] = None
-        return _without_none(made)
+        return without_none(made)
 
     return st.fixed_dictionaries(shape).map(valid)
 
@@ -216,7 +218,7 @@ def _pod_term() -> st.SearchStrategy[Spec]:
         "namespaces": st.sampled_from((None, None, ["elsewhere"])),
         "namespaceSelector": st.sampled_from((None, None, {})),
     }
-    return st.fixed_dictionaries(shape).map(_without_none)
+    return st.fixed_dictionaries(shape).map(without_none)
 
 
 def _affinity(focus: str, *, resident: bool) -> st.SearchStrategy[Spec | None]:
@@ -225,14 +227,16 @@ def _affinity(focus: str, *, resident: bool) -> st.SearchStrategy[Spec | None]:
     node_terms = st.lists(_term(), min_size=1, max_size=2).map(
         lambda found: {required: {"nodeSelectorTerms": found}}
     )
+    # Less often on the pod that asks: its own terms are asked before those of the pods that stand there.
+    often = 2 if resident else 3
     shape: Spec = {
         "nodeAffinity": st.none()
         if resident
-        else _if(focus, ("affinity", "spread"), _sometimes(node_terms, one_in=2), None),
-        "podAffinity": st.none() if resident else _if(focus, ("pods",), _sometimes(terms, one_in=2), None),
-        "podAntiAffinity": _if(focus, ("pods",), _sometimes(terms, one_in=2), None),
+        else _if(focus, ("affinity", "spread"), sometimes(node_terms, one_in=2), None),
+        "podAffinity": st.none() if resident else _if(focus, ("pods",), sometimes(terms, one_in=often), None),
+        "podAntiAffinity": _if(focus, ("pods",), sometimes(terms, one_in=often), None),
     }
-    return st.fixed_dictionaries(shape).map(lambda found: _without_none(found) or None)
+    return st.fixed_dictionaries(shape).map(lambda found: without_none(found) or None)
 
 
 def _pod_labels() -> st.SearchStrategy[Spec]:
@@ -249,18 +253,18 @@ def _pod(focus: str) -> st.SearchStrategy[Spec]:
     spec: Spec = {
         "containers": st.tuples(
             _container("main", focus),
-            _if(focus, ("resources",), _sometimes(_container("second", focus)), None),
+            _if(focus, ("resources",), sometimes(_container("second", focus)), None),
         ).map(lambda pair: [each for each in pair if each]),
-        "initContainers": _if(focus, ("resources",), _sometimes(init, one_in=2), None),
-        "resources": _if(focus, ("resources",), _sometimes(pod_level, one_in=6), None),
+        "initContainers": _if(focus, ("resources",), sometimes(init, one_in=2), None),
+        "resources": _if(focus, ("resources",), sometimes(pod_level, one_in=6), None),
         "runtimeClassName": _if(focus, ("resources",), st.sampled_from((None, None, "heavy")), None),
-        "nodeSelector": _if(focus, ("affinity",), _sometimes(_labels(), one_in=4), None),
+        "nodeSelector": _if(focus, ("affinity",), sometimes(_labels(), one_in=4), None),
         "affinity": _affinity(focus, resident=False),
         "topologySpreadConstraints": _if(focus, ("spread",), spread, None),
         "tolerations": _if(focus, ("taints", "cordons", "spread"), st.lists(_toleration(), max_size=2), []),
     }
     return st.fixed_dictionaries(
-        {"labels": _pod_labels(), "spec": st.fixed_dictionaries(spec).map(_without_none)}
+        {"labels": _pod_labels(), "spec": st.fixed_dictionaries(spec).map(without_none)}
     )
 
 
@@ -270,7 +274,7 @@ def _resident(focus: str) -> st.SearchStrategy[Spec]:
         "affinity": _affinity(focus, resident=True),
     }
     return st.fixed_dictionaries(
-        {"labels": _pod_labels(), "spec": st.fixed_dictionaries(spec).map(_without_none)}
+        {"labels": _pod_labels(), "spec": st.fixed_dictionaries(spec).map(without_none)}
     )
 
 

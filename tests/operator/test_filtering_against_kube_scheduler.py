@@ -10,8 +10,8 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -19,34 +19,56 @@ from hypothesis import HealthCheck, Phase, given, reject, settings
 
 from tailwise.domain.filtering import filter_nodes
 from tailwise.domain.parse import node_from_object, pod_from_object
+from tailwise.domain.parse_storage import claim_from_object, storage_class_from_object, volume_from_object
 from tailwise.domain.state import ClusterState
 from tailwise.domain.verdicts import Filter, Refusal
 from tests.cluster import api as cluster_api
 from tests.cluster.api import Api, ApiError
 from tests.cluster.controlplane import ControlPlane
 from tests.operator.scheduling_cases import FOCUSES, NODES, Case, cases, forcing
+from tests.operator.storage_cases import StorageCase, pod_volumes, storage_cases
 
 # Cases of each kind, of five nodes each: the same each time, or new ones where their number is asked for.
 ASKED = os.environ.get("TAILWISE_FILTER_EXAMPLES")
 EXAMPLES = int(ASKED or "25")
 NAMESPACE = "filtering"
 _PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
+_CLAIMS = f"/api/v1/namespaces/{NAMESPACE}/persistentvolumeclaims"
 _STATUS = "application/merge-patch+json"
+_HELD = "example.com/held"
 # Nobody sends heartbeats for these nodes: the taints that come of it shall not decide.
 _ANYHOW = [
     {"key": f"node.kubernetes.io/{what}", "operator": "Exists"} for what in ("not-ready", "unreachable")
 ]
-# Refusals that are Tailwise's own, and nodeName, which passes kube-scheduler by.
+# Refusals that are Tailwise's own; nodeName, which passes kube-scheduler by; and what controllers of claims
+# have mended before one can ask.
 _OURS = (
     Filter.NODE_NAME,
+    Filter.STORAGE_UNREAD,
+    Filter.CLAIMS_TO_BIND,
+    Filter.EPHEMERAL_CLAIM,
+    Filter.CLAIM_OF_ANOTHER,
+    Filter.VOLUME,
+    Filter.VOLUME_GONE,
     Filter.SET_ASIDE,
     Filter.NO_HARDWARE,
     Filter.NO_PREDICTION,
     Filter.SLO,
     Filter.NEIGHBOURS,
 )
+SETTINGS = settings(
+    max_examples=EXAMPLES,
+    derandomize=ASKED is None,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.large_base_example,
+        HealthCheck.data_too_large,
+    ],
+    print_blob=True,
+)
 _LONGEST_SECONDS = 20.0
-_SECOND_LOOKS = 3
+_SECOND_LOOKS = 6
 
 
 @dataclass(slots=True)
@@ -55,12 +77,12 @@ class Stage:
 
     api: Api
     made: list[str] = field(default_factory=list)
+    storage: list[dict[str, Any]] = field(default_factory=list)
     count: int = 0
     seen: Counter[str] = field(default_factory=Counter)
 
     def shape(self, case: Case) -> None:
-        """Give the nodes the case's shapes and residents, and take away what was there."""
-        self.clear()
+        """Give the nodes the case's shapes and residents; what was there before has been taken away."""
         for name, shape in zip(NODES, case.nodes, strict=True):
             path = f"/api/v1/nodes/{name}"
             node = self.api.request("GET", path)
@@ -90,6 +112,35 @@ class Stage:
         for name in self.made:
             self.delete(name)
         self.made.clear()
+        for manifest in reversed(self.storage):
+            with contextlib.suppress(ApiError):
+                self.api.request("DELETE", self.api.path(manifest))
+        self.storage.clear()
+
+    def store(self, case: StorageCase) -> Case:
+        """Create the storage of a case, and return the case with the names that it has there."""
+        number = self.count
+        self.clear()
+        for manifest in case.manifests(number, NAMESPACE):
+            self.api.create(manifest)
+            self.storage.append(manifest)
+        for manifest in self.storage:
+            if "volumeName" in manifest.get("spec", {}):
+                self._await(self.api.path(manifest), lambda claim: claim["status"].get("phase") == "Bound")
+        residents = [(node, _with_volumes(resident, number)) for node, resident in case.case.residents]
+        return replace(case.case, residents=tuple(residents), pod=_with_volumes(case.case.pod, number))
+
+    def _await(self, path: str, is_so: Callable[[dict[str, Any]], bool]) -> None:
+        """Wait for what a controller makes of a claim."""
+        until = time.monotonic() + _LONGEST_SECONDS
+        found: dict[str, Any] = {}
+        while True:
+            with contextlib.suppress(ApiError):
+                found = self.api.request("GET", path)
+            if found and is_so(found):
+                return
+            assert time.monotonic() < until, f"{path} stays as it is: {found}"
+            time.sleep(0.02)
 
     def delete(self, name: str) -> None:
         with contextlib.suppress(ApiError):
@@ -105,13 +156,17 @@ class Stage:
             "limits": {**resources.get("limits", {}), forcing(node): "1"},
         }
         asks = {**spec, "containers": [{**main, "resources": forced}, *others]}
-        created = self.create(name, labels, asks)
+        own = [volume["name"] for volume in spec.get("volumes", ()) if "ephemeral" in volume]
+        # Claims of its own are made once the pod is there: kube-scheduler shall see both.
+        created = self.create(name, labels, asks | ({"schedulingGates": [{"name": _HELD}]} if own else {}))
         try:
-            words = self._answer(name)
+            for volume in own:
+                self._await(f"{_CLAIMS}/{name}-{volume}", lambda _: True)
+                self.api.request("PATCH", f"{_PODS}/{name}", {"spec": {"schedulingGates": None}}, _STATUS)
+            return self._answer(name), self._verdict(created, node)
         finally:
             self.delete(name)
             self.made.remove(name)
-        return words, self._verdict(created, node)
 
     def _answer(self, name: str) -> str:
         until = time.monotonic() + _LONGEST_SECONDS
@@ -120,7 +175,9 @@ class Stage:
             if pod["spec"].get("nodeName"):
                 return ""
             for condition in pod["status"].get("conditions", ()):
-                if condition["type"] == "PodScheduled" and condition["status"] == "False":
+                if condition["type"] != "PodScheduled" or condition["reason"] == "SchedulingGated":
+                    continue
+                if condition["status"] == "False":
                     message: str = condition["message"]
                     return message
             time.sleep(0.005)
@@ -131,9 +188,22 @@ class Stage:
         for each in self.api.request("GET", "/api/v1/nodes")["items"]:
             state.put_node(node_from_object(each))
         for each in self.api.request("GET", "/api/v1/pods")["items"]:
-            state.put_pod(pod_from_object(each))
+            if each["metadata"]["uid"] != created["metadata"]["uid"]:
+                state.put_pod(pod_from_object(each))
+        self._read_storage(state)
         verdicts = filter_nodes(pod_from_object(created), state.snapshot())
         return verdicts.of(verdicts.names.index(node))
+
+    def _read_storage(self, state: ClusterState) -> None:
+        if self.storage:
+            for each in self.api.request("GET", "/api/v1/persistentvolumeclaims")["items"]:
+                claim = claim_from_object(each)
+                state.storage.put_claim(claim.key, claim)
+            for each in self.api.request("GET", "/api/v1/persistentvolumes")["items"]:
+                state.storage.put_volume(each["metadata"]["name"], volume_from_object(each))
+            for each in self.api.request("GET", "/apis/storage.k8s.io/v1/storageclasses")["items"]:
+                state.storage.put_class(each["metadata"]["name"], storage_class_from_object(each))
+        state.storage.complete = True
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +232,13 @@ def stage(control_plane: ControlPlane) -> Iterator[Stage]:
         api.request("DELETE", f"/api/v1/namespaces/{namespace}")
 
 
+def _with_volumes(pod: dict[str, Any], number: int) -> dict[str, Any]:
+    """A pod of a case, with its claims as volumes of the names that they have on the API server."""
+    spec = dict(pod["spec"])
+    claims, ephemeral = spec.pop("claims"), spec.pop("ephemeral", None)
+    return {**pod, "spec": {**spec, "volumes": pod_volumes(claims, number, ephemeral)}}
+
+
 def _await_service_account(api: Api) -> None:
     until = time.monotonic() + 60
     while True:
@@ -181,25 +258,31 @@ async def test_a_node_fits_exactly_where_kube_scheduler_would_bind(stage: Stage,
 
 
 def _agree(stage: Stage, focus: str) -> None:
-    @settings(
-        max_examples=EXAMPLES,
-        derandomize=ASKED is None,
-        phases=(Phase.explicit, Phase.reuse, Phase.generate),
-        suppress_health_check=[
-            HealthCheck.too_slow,
-            HealthCheck.large_base_example,
-            HealthCheck.data_too_large,
-        ],
-        print_blob=True,
-    )
+    @SETTINGS
     @given(case=cases(focus))
     def agree(case: Case) -> None:
+        stage.clear()
         _agrees(stage, case)
 
     agree()
 
 
-def _agrees(stage: Stage, case: Case) -> None:
+async def test_claims_and_volumes_keep_a_pod_off_a_node_exactly_where_kube_scheduler_says_so(
+    stage: Stage,
+) -> None:
+    await asyncio.to_thread(_agree_on_storage, stage)
+
+
+def _agree_on_storage(stage: Stage) -> None:
+    @SETTINGS
+    @given(case=storage_cases())
+    def agree(case: StorageCase) -> None:
+        _agrees(stage, stage.store(case), in_words=True)
+
+    agree()
+
+
+def _agrees(stage: Stage, case: Case, *, in_words: bool = False) -> None:
     try:
         stage.shape(case)
     except ApiError as error:
@@ -212,7 +295,10 @@ def _agrees(stage: Stage, case: Case) -> None:
                 # A pod that asks for more in its containers than as a whole is none.
                 assert error.status == 422, error
                 reject()
-            if (words == "") == (refusal is None):
+            if in_words and refusal is not None and refusal.words in words:
+                stage.seen[refusal.by.name] += 1
+                break
+            if not in_words and (words == "") == (refusal is None):
                 stage.seen[refusal.by.name if refusal else "FITS"] += 1
                 break
             # Its caches follow by several streams: what differs shall differ also a moment later.
