@@ -34,7 +34,7 @@ from tests.operator.learning_stage import (
     training_kubelet,
 )
 from tests.operator.stage import Look, Operator, gated_pod, until, workload
-from tests.telemetry.exporter import Latencies, Node, exporting
+from tests.telemetry.exporter import Container, Latencies, Node, exporting
 from tests.telemetry.scraped import FAST, configuration, pod
 
 # As many as are judged together at least: one window of each is a sample.
@@ -52,8 +52,9 @@ def prometheus_url(
         Latencies("request_predict_seconds", pod(name, simulated_namespace, model_name="m"), 500, FAST)
         for name in PODS_OBSERVED
     ]
+    used = [Container(pod(name, simulated_namespace, container="server"), 0.05) for name in PODS_OBSERVED]
     with ExitStack() as stack:
-        target = stack.enter_context(exporting([*nodes, *servers]))
+        target = stack.enter_context(exporting([*nodes, *servers, *used]))
         stack.callback(processes.stop_all, tmp_path)
         spec = PrometheusSpec(configuration(("all", target, {})))
         yield prometheus_daemon.up(tmp_path, tmp_path / "logs", spec, progress)
@@ -121,7 +122,8 @@ async def test_latencies_shift_coverage_falls_and_a_version_learned_from_now_on_
                 # The run that drift asks for, with what Prometheus has of the pods beside the file.
                 assert await kubelet.run(name) == 0
                 status = await serves(client, name, 2)
-                assert status["dataset"]["rows"] > 240
+                told = await the_condition(client, name, "DatasetSufficient", status="True")
+                assert status["dataset"]["rows"] > 240, told["message"]
                 assert status["lastRetrainRequest"] == "once"
                 await the_condition(
                     client, name, "Drifting", seconds=LONGEST_SECONDS, status="False", reason="Stable"
