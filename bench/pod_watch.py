@@ -101,6 +101,8 @@ def _watch(plane: ControlPlane, namespace: str, expected: int, parent: Connectio
         bound, lost = bound + was_bound, lost + was_lost
         if bound + lost == expected:
             parent.send(seen)
+            # Until the parent has read what this process used, and ends it.
+            parent.poll(None)
             return
         if now - shown > _PROGRESS_SECONDS:
             shown = now
