@@ -63,14 +63,15 @@ def test_how_far_one_may_go_is_as_far_as_it_holds_whether_it_holds_now_or_not(se
     for slo in (0.5 * bound(asked), 3 * bound(asked)):
         found_room = room(PREDICTOR, asked, slo, threads_follow_limit=False)
         if found_room.requests_per_second is not None:
-            most = {"requests_per_second": found_room.requests_per_second}
-            more = {"requests_per_second": 1.15 * found_room.requests_per_second}
+            rate = found_room.requests_per_second
+            holds, over = (bound(asked, requests_per_second=factor * rate) for factor in (1.0, 1.15))
         elif found_room.concurrency is not None:
-            most, more = ({"concurrency": found_room.concurrency + each} for each in (0, 1))
+            most = found_room.concurrency
+            holds, over = (bound(asked, concurrency=most + more) for more in (0, 1))
         else:  # one client is too many
             assert slo < bound(asked)
             continue
-        assert bound(asked, **most) <= slo < bound(asked, **more)
+        assert holds <= slo < over
         limit = found_room.cpu_limit_millicores
         if limit is not None:
             assert bound(asked, cpu_limit_millicores=limit) <= slo
