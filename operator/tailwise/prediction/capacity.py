@@ -8,7 +8,9 @@ a busy loop on one core takes 2.03 times as long, not for ever). The same holds 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -52,7 +54,13 @@ def pod_share(hardware: NodeHardware, serving: Serving, utilisation: FloatArray)
     of each node-level quota are (n,); the pod's own limit is a scalar.
     """
     others = busy_threads(hardware.capacity_cores, utilisation)
-    mean = _share(hardware, serving, others)
+    mean = _share(
+        hardware.cores,
+        [(quota.cores, quota.period_microseconds / 1000) for quota in hardware.cpu_quotas],
+        float(min(serving.threads, hardware.cores)),
+        serving.cpu_request_millicores / 1000,
+        others,
+    )
     return Share(mean.rate_cores, (*mean.quotas, *pod_quota(serving)))
 
 
@@ -71,38 +79,78 @@ def met_share(
     ``in_turn``: each where the one before it ended. ``rate_cores``, each node-level quota and ``contended``
     have the shape (queries,), or (1,) where all queries meet the same.
     """
-    threads = float(min(serving.threads, hardware.cores))
-    others = activity(hardware.capacity_cores, hardware.cores, threads, utilisation)
-    pieces = _share(hardware, serving, others.active)
-    crowded = np.clip((others.active + threads) / hardware.cores - 1, 0.0, 1.0)
-    moving = (pieces.rate_cores, *(np.asarray(quota.quota_milliseconds) for quota in pieces.quotas), crowded)
-    if all(np.all(each == each[0]) for each in moving):
-        same = tuple(
-            Quota(values[:1], quota.period_milliseconds)
-            for values, quota in zip(moving[1:-1], pieces.quotas, strict=True)
-        )
-        return Met(Share(pieces.rate_cores[:1], same), crowded[:1])
-    lengths = np.diff(others.times)
-    computed = _cumulated(sustained_cores(pieces.rate_cores, pieces.quotas) * lengths)
+    course = _course(
+        hardware.cores,
+        tuple((quota.cores, quota.period_microseconds / 1000) for quota in hardware.cpu_quotas),
+        float(min(serving.threads, hardware.cores)),
+        serving.cpu_request_millicores / 1000,
+        utilisation,
+    )
+    if course.computed is None:
+        return Met(course.share(course.values), course.values[-1])
+    computed, times = course.computed, course.times
     begin = (
         np.arange(queries) * cpu_milliseconds % computed[-1]
         if in_turn
         else (np.arange(queries) + 0.5) / queries * computed[-1]
     )
     whole, rest = np.divmod(begin + cpu_milliseconds, computed[-1])
-    began = np.interp(begin, computed, others.times)
-    ended = np.interp(rest, computed, others.times) + whole * others.times[-1]
+    began, last = np.interp(begin, computed, times), np.interp(rest, computed, times)
+    lasted = last + whole * times[-1] - began
+    means = [
+        (np.interp(last, times, total) + whole * total[-1] - np.interp(began, times, total)) / lasted
+        for total in course.values
+    ]
+    return Met(course.share(means), means[-1])
 
-    def mean(values: FloatArray) -> FloatArray:
-        total = _cumulated(np.broadcast_to(values, lengths.shape) * lengths)
-        until = np.interp(ended - whole * others.times[-1], others.times, total) + whole * total[-1]
-        return np.asarray((until - np.interp(began, others.times, total)) / (ended - began))
 
-    quotas = tuple(
-        Quota(mean(np.asarray(quota.quota_milliseconds)), quota.period_milliseconds)
-        for quota in pieces.quotas
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """The pod's share over time beside others, whatever it computes.
+
+    ``values``: the CPU rate, each quota of the node, and the part of the CPUs others compute on: one number
+    each where they stay as they are (``computed`` is None), else their integrals at ``times``. ``computed``
+    is what the pod has computed by then, milliseconds.
+    """
+
+    times: FloatArray
+    values: tuple[FloatArray, ...]
+    periods_milliseconds: tuple[float, ...]
+    computed: FloatArray | None
+
+    def share(self, values: Sequence[FloatArray]) -> Share:
+        """Rate and quotas among values in the order of ``values``."""
+        quotas = (
+            Quota(value, period)
+            for value, period in zip(values[1:-1], self.periods_milliseconds, strict=True)
+        )
+        return Share(values[0], tuple(quotas))
+
+
+@lru_cache(maxsize=512)
+def _course(
+    cores: int,
+    quotas: tuple[tuple[float, float], ...],
+    threads: float,
+    request_cores: float,
+    utilisation: float,
+) -> _Course:
+    """``quotas``: cores and period in milliseconds of each quota of the node."""
+    capacity = min([float(cores), *(quota_cores for quota_cores, _ in quotas)])
+    others = activity(capacity, cores, threads, utilisation)
+    pieces = _share(cores, quotas, threads, request_cores, others.active)
+    crowded = np.clip((others.active + threads) / cores - 1, 0.0, 1.0)
+    moving = (pieces.rate_cores, *(np.asarray(quota.quota_milliseconds) for quota in pieces.quotas), crowded)
+    periods = tuple(quota.period_milliseconds for quota in pieces.quotas)
+    if all(np.all(each == each[0]) for each in moving):
+        return _Course(others.times, tuple(each[:1] for each in moving), periods, None)
+    lengths = np.diff(others.times)
+    return _Course(
+        others.times,
+        tuple(_cumulated(each * lengths) for each in moving),
+        periods,
+        _cumulated(sustained_cores(pieces.rate_cores, pieces.quotas) * lengths),
     )
-    return Met(Share(mean(pieces.rate_cores), quotas), mean(crowded))
 
 
 def pod_quota(serving: Serving) -> tuple[Quota, ...]:
@@ -116,22 +164,27 @@ def _cumulated(amounts: FloatArray) -> FloatArray:
     return np.concatenate([[0.0], np.cumsum(amounts)])
 
 
-def _share(hardware: NodeHardware, serving: Serving, others: FloatArray) -> Share:
+def _share(
+    node_cores: int,
+    node_quotas: Sequence[tuple[float, float]],
+    threads: float,
+    request_cores: float,
+    others: FloatArray,
+) -> Share:
     """The share beside ``others`` threads that compute; without the pod's own limit."""
-    threads = float(min(serving.threads, hardware.cores))
 
     def fair(cores: float) -> FloatArray:
         return np.minimum(np.maximum(cores - others, cores * threads / (threads + others)), cores)
 
     def spends(cores: float) -> FloatArray:
         # All CPUs at once cannot use up a quota of as many cores: what is shared then are the CPUs.
-        return fair(cores) if cores < hardware.cores else np.full_like(others, cores)
+        return fair(cores) if cores < node_cores else np.full_like(others, cores)
 
     # A request is a weight on each CPU; a quota of the whole node is spent by whoever runs.
-    guaranteed = np.maximum(fair(float(hardware.cores)), serving.cpu_request_millicores / 1000)
+    guaranteed = np.maximum(fair(float(node_cores)), request_cores)
     quotas = tuple(
-        Quota(spends(quota.cores) * quota.period_microseconds / 1000, quota.period_microseconds / 1000)
-        for quota in hardware.cpu_quotas
+        Quota(spends(cores) * period_milliseconds, period_milliseconds)
+        for cores, period_milliseconds in node_quotas
     )
     return Share(np.minimum(threads, guaranteed), quotas)
 

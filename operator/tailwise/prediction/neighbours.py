@@ -12,7 +12,6 @@ How long a burst lasts is no property of a node: others are taken for servers, w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import comb
 
 import numpy as np
@@ -61,7 +60,6 @@ def at_work_share(capacity_cores: float, demand_cores: float, threads: float, pr
     return share
 
 
-@lru_cache(maxsize=1024)
 def activity(capacity_cores: float, cpus: int, threads: float, utilisation: float) -> Activity:
     """Others' threads at work beside a pod of ``threads`` threads on a node of ``cpus`` CPUs.
 

@@ -24,13 +24,13 @@ from tailwise.prediction.capacity import Met, met_share, pod_quota
 from tailwise.prediction.coefficients import Coefficients, Scale
 from tailwise.prediction.prediction import Serving
 from tailwise.prediction.queueing import QUERIES, open_loop_latencies
-from tailwise.prediction.quota import FloatArray, Quota, nearest_rank, sustained_cores, wall_milliseconds
+from tailwise.prediction.quota import FloatArray, Quota, sustained_cores, wall_milliseconds
 
 PHASES = 100
 NOISES = 21
 _GOLDEN = (math.sqrt(5.0) - 1) / 2
 
-MEETINGS = 420
+MEETINGS = 210
 """Places in others' comings and goings at which queries begin."""
 
 _MET = ((np.arange(PHASES * NOISES) * 97) % MEETINGS).reshape(PHASES, NOISES)
@@ -162,7 +162,9 @@ def latencies(
         played = _open_loop(cost, serving, hardware, grid, sigma)
     else:
         played = _closed_loop(cost, serving, hardware, grid, sigma)
-    p50, p90 = (np.interp(place, grid, nearest_rank(played, share)) for share in (0.5, percentile / 100))
+    ranks = [max(0, math.ceil(share * played.shape[1] - 1e-9) - 1) for share in (0.5, percentile / 100)]
+    ordered = np.partition(played, ranks, axis=1)
+    p50, p90 = (np.interp(place, grid, ordered[:, rank]) for rank in ranks)
     return Latencies(p50, p90)
 
 
