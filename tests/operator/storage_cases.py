@@ -225,14 +225,9 @@ def storage_cases(draw: st.DrawFn) -> StorageCase:
     used = draw(st.lists(st.sampled_from(_CLAIMS), min_size=1, max_size=2, unique=True))
     ephemeral = draw(st.sampled_from((None, None, None, None, LATE, MADE, SOON)))
     resident = draw(st.sampled_from((None, None, None, *_CLAIMS)))
-    topology = st.fixed_dictionaries(
-        {
-            "matchLabelExpressions": st.just("rack").flatmap(
-                lambda key: _values(key).map(lambda values: [{"key": key, "values": values}])
-            )
-        }
-    )
-    topologies = draw(st.lists(topology, max_size=2, unique_by=str))
+    # Two that say the same in another order are refused.
+    racks = st.lists(_values("rack").map(sorted), max_size=2, unique_by=str)
+    topologies = [{"matchLabelExpressions": [{"key": "rack", "values": values}]} for values in draw(racks)]
     container = {"name": "main", "image": "none.invalid/none", "resources": {"requests": {}}}
     residents = []
     if resident:
@@ -243,3 +238,29 @@ def storage_cases(draw: st.DrawFn) -> StorageCase:
         "spec": {"containers": [container], "claims": used, "ephemeral": ephemeral, "affinity": NOBODY},
     }
     return StorageCase(Case(nodes, tuple(residents), pod), tuple(topologies), volumes, claims)
+
+
+# ---- the plainest case of each rule, which chance may pass by
+
+
+def _plain(claims: dict[str, Spec], volumes: dict[str, Spec], *, used_on: str | None = None) -> StorageCase:
+    """A pod with one claim, on nodes of two racks; another pod may use the claim already."""
+    nodes = tuple(
+        {"labels": {"rack": rack}, "taints": [], "unschedulable": False, "allocatable": ROOMY}
+        for rack in "aabbb"
+    )
+    container = {"name": "main", "image": "none.invalid/none", "resources": {"requests": {}}}
+    resident = {"labels": {}, "spec": {"containers": [container], "claims": ["c0"]}}
+    pod = {"labels": {"app": "x"}, "spec": {"containers": [container], "claims": ["c0"], "affinity": NOBODY}}
+    return StorageCase(Case(nodes, ((used_on, resident),) if used_on else (), pod), (), volumes, claims)
+
+
+def _plain_bound(mode: str, *, used_on: str | None = None) -> StorageCase:
+    rack_a = {"matchExpressions": [{"key": "rack", "operator": "In", "values": ["a"]}]}
+    volume, claim = _bound("c0", 4, mode, {"required": {"nodeSelectorTerms": [rack_a]}}, {})
+    return _plain({"c0": claim}, {"v4": volume}, used_on=used_on)
+
+
+MISSING = _plain({}, {})
+ELSEWHERE = _plain_bound("ReadWriteOnce")
+IN_USE = _plain_bound("ReadWriteOncePod", used_on=NODES[0])

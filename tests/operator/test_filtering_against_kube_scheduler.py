@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, reject, settings
+from hypothesis import HealthCheck, Phase, example, given, reject, settings
 
 from tailwise.domain.filtering import filter_nodes
 from tailwise.domain.parse import node_from_object, pod_from_object
@@ -26,7 +26,14 @@ from tests.cluster import api as cluster_api
 from tests.cluster.api import Api, ApiError
 from tests.cluster.controlplane import ControlPlane
 from tests.operator.scheduling_cases import FOCUSES, NODES, Case, cases, forcing
-from tests.operator.storage_cases import StorageCase, pod_volumes, storage_cases
+from tests.operator.storage_cases import (
+    ELSEWHERE,
+    IN_USE,
+    MISSING,
+    StorageCase,
+    pod_volumes,
+    storage_cases,
+)
 
 # Cases of each kind, of five nodes each: the same each time, or new ones where their number is asked for.
 ASKED = os.environ.get("TAILWISE_FILTER_EXAMPLES")
@@ -276,6 +283,9 @@ async def test_claims_and_volumes_keep_a_pod_off_a_node_exactly_where_kube_sched
 def _agree_on_storage(stage: Stage) -> None:
     @SETTINGS
     @given(case=storage_cases())
+    @example(case=MISSING)
+    @example(case=ELSEWHERE)
+    @example(case=IN_USE)
     def agree(case: StorageCase) -> None:
         _agrees(stage, stage.store(case), in_words=True)
 
