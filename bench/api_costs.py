@@ -159,8 +159,11 @@ async def _creation(trial: _Trial, maker: Maker, labelled: Maker) -> list[Cost]:
 
 
 async def _patches(trial: _Trial, maker: Maker) -> list[Cost]:
-    path = lambda pod: PODS.path(trial.namespace, pod["metadata"]["name"])  # noqa: E731
-    operations = lambda pod: require_node(pod_from_object(pod), _RECORD.node, _RECORD)  # noqa: E731
+    def path(pod: Pod) -> str:
+        return PODS.path(trial.namespace, pod["metadata"]["name"])
+
+    def operations(pod: Pod) -> list[dict[str, Any]]:
+        return require_node(pod_from_object(pod), _RECORD.node, _RECORD)
 
     def whole(pod: Pod) -> Write:
         return lambda: trial.client.request(

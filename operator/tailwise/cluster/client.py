@@ -254,7 +254,7 @@ def context_namespace(kubeconfig: str | None, context: str | None) -> str:
     if path is None and "KUBERNETES_SERVICE_HOST" in os.environ:
         return own_namespace("default")
     try:
-        contexts, current = config.list_kube_config_contexts(config_file=path)  # type: ignore[no-untyped-call]
+        contexts, current = config.list_kube_config_contexts(config_file=path)
     except (config.ConfigException, OSError, yaml.YAMLError) as error:
         raise ConfigurationError(_unusable(path or "~/.kube/config", error)) from error
     named = {each["name"]: each for each in contexts}
