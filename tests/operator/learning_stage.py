@@ -102,7 +102,8 @@ def measured(
     began = datetime.now(UTC) - until_now
     made = []
     for number in range(rows):
-        which, node = number % len(profiles), hardware[number % len(hardware)]
+        # Every model on every node.
+        which, node = number // len(hardware) % len(profiles), hardware[number % len(hardware)]
         load = float(rng.uniform(0, 0.6))
         p90 = tables[which, node.node].at(load)[1] * slower * float(np.exp(rng.normal(0, 0.03)))
         made.append(
