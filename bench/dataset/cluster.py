@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from bench.dataset.groups import PodGroup, pod_group, raise_shares
+from bench.dataset.groups import PodGroup, pod_group, put_shares_back, raise_shares
 from bench.dataset.plan import FAMILIES, LANES, MeasuredNode
 from tailwise.api.hardware import NodeHardware
 from tests.cluster import lifecycle, paths, real
@@ -85,6 +85,7 @@ def remove(cluster: RealCluster) -> None:
     Kubectl(cluster.kubectl, cluster.kubeconfig).delete(
         [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}]
     )
+    put_shares_back(cluster.name, [node.name for node in cluster.nodes])
 
 
 def prepare(

@@ -11,6 +11,7 @@ from tests.cluster.real_node import cluster_group
 
 _ROOT = Path("/sys/fs/cgroup")
 _PERIOD_MICROSECONDS = 100_000
+_USUAL_SHARES = 1024
 _MOST_SHARES = 262_144
 
 
@@ -85,9 +86,18 @@ def raise_shares(cluster: str, nodes: Iterable[str]) -> None:
 
     On a cluster elsewhere they are other machines; here a daemon's work must not become a pod's latency.
     """
-    cgroups.set_shares(cluster_group(cluster), _MOST_SHARES)
+    _weigh(cluster, nodes, _MOST_SHARES)
+
+
+def put_shares_back(cluster: str, nodes: Iterable[str]) -> None:
+    """Weigh the cluster as it came up."""
+    _weigh(cluster, nodes, _USUAL_SHARES)
+
+
+def _weigh(cluster: str, nodes: Iterable[str], shares: int) -> None:
+    cgroups.set_shares(cluster_group(cluster), shares)
     for node in nodes:
-        cgroups.set_shares(f"{cluster_group(cluster)}/{node}", _MOST_SHARES)
+        cgroups.set_shares(f"{cluster_group(cluster)}/{node}", shares)
 
 
 def _write_quota(group: str, millicores: int | None) -> None:

@@ -4,7 +4,8 @@
    measured on a reference node (``coefficients.json``), scaled by this node's own measured speeds.
 2. Threads: parallel shares and a price of forking for each operator. Waiting threads spin, so a query of
    T threads burns T times its wall clock time.
-3. Capacity: what the node has left, equations (6) to (8) (``capacity``).
+3. Capacity: what the node has left, equations (6) to (8) (``capacity``), beside others that come and go
+   (``neighbours``).
 4. Quotas: the pod's and the node's, played over their periods (``quota``).
 5. Queue: closed loop of clients, or arrivals at random (``queueing``).
 """
