@@ -16,7 +16,8 @@ from tailwise.telemetry.queries import NODE_LABELS, CpuUnit, UtilisationQueries,
 
 PRESETS = {"CAdvisor": cadvisor, "NodeExporter": node_exporter}
 _SECONDS = 15.0
-_LEAST_WINDOW_SECONDS = 20
+# cAdvisor looks at a container every ten to fifteen seconds: a shorter window would miss whole containers.
+_LEAST_WINDOW_SECONDS = 45
 
 
 def window_seconds(seconds: float) -> int:
