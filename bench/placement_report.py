@@ -61,6 +61,8 @@ def text(document: Mapping[str, Any]) -> str:
         _INTRODUCTION,
         f"Machine: {here['cores']} cores, {here['memory_mebibytes'] // 1024} GiB, {here['architecture']}.\n",
     ]
+    if "note" in document:
+        parts.append(f"{document['note']}\n")
     if "placement" in document:
         parts += _placement(document["placement"])
     if "apiCosts" in document:
