@@ -1,8 +1,15 @@
 """binding: NodeName: Tailwise is the scheduler of its pods, and their binding carries the decision."""
 
+from typing import Any
+
 from tailwise.api.labels import BOUND_ANNOTATION, NODE_ANNOTATION, SCHEDULER_NAME, WORKLOAD_LABEL
 from tailwise.cluster import apply
-from tailwise.cluster.client import INFERENCE_WORKLOADS, PODS
+from tailwise.cluster.client import (
+    INFERENCE_WORKLOADS,
+    PERSISTENT_VOLUME_CLAIMS,
+    PODS,
+    STORAGE_CLASSES,
+)
 from tests.operator.conftest import FAST, MIDDLE, SLOW
 from tests.operator.stage import Look, Operator, pod_spec, until, workload
 
@@ -33,31 +40,41 @@ async def test_ten_pods_of_a_template_are_bound_without_kube_scheduler(
     assert (await look.workload("w"))["status"]["pods"] == {"pending": 0, "placed": 10, "fallback": 0}
 
 
-async def test_a_pod_that_asks_for_what_only_kube_scheduler_checks_is_not_bound(
+async def test_a_pod_that_asks_for_what_only_kube_scheduler_does_is_not_bound(
     look: Look, operator: Operator, models: str
 ) -> None:
-    spec = pod_spec(
-        schedulerName=SCHEDULER_NAME,
-        volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}],
-    )
     await look.create(
         INFERENCE_WORKLOADS, workload(look.namespace, "w", f"{models}/good.onnx", timeout_seconds=1)
     )
-    labels = {WORKLOAD_LABEL: "w"}
-    await look.create(
-        PODS, {"metadata": {"name": "p", "namespace": look.namespace, "labels": labels}, "spec": spec}
-    )
+    name = f"late-{look.namespace}"
+    storage = {"provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer"}
+    await look.create(STORAGE_CLASSES, {"metadata": {"name": name}, **storage})
+    wanted = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    claim = {
+        "metadata": {"name": "c", "namespace": look.namespace},
+        "spec": {**wanted, "storageClassName": name},
+    }
+    await look.create(PERSISTENT_VOLUME_CLAIMS, claim)
+    asks: dict[str, dict[str, Any]] = {
+        "claims": {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]},
+        "devices": {"resourceClaims": [{"name": "gpu", "resourceClaimName": "gpu"}]},
+    }
+    try:
+        for pod, spec in asks.items():
+            metadata = {"name": pod, "namespace": look.namespace, "labels": {WORKLOAD_LABEL: "w"}}
+            made = pod_spec(schedulerName=SCHEDULER_NAME, **spec)
+            await look.create(PODS, {"metadata": metadata, "spec": made})
 
-    async def told() -> str:
-        message: str = (await look.condition("w", "Placed")).get("message", "")
-        return message if "only kube-scheduler checks" in message else ""
+            async def told(pod: str = pod) -> list[str]:
+                return [each["note"] for each in await look.told_of("Held", pod)]
 
-    await until(told, "the reason")
-    (event,) = await look.told_of("Held", "p")
-    assert "NodeAffinity" in event["note"]
-    (pod,) = await look.pods()
-    assert "nodeName" not in pod["spec"]
-    assert operator.running
+            (note,) = await until(told, f"why {pod} waits")
+            assert "which only kube-scheduler" in note
+            assert "binding: NodeAffinity" in note
+        assert all("nodeName" not in pod["spec"] for pod in await look.pods())
+        assert operator.running
+    finally:
+        await apply.delete(look.client, STORAGE_CLASSES, None, name)
 
 
 async def test_a_pod_is_bound_once_and_only_if_it_is_still_the_same(look: Look, operator: Operator) -> None:
