@@ -93,6 +93,8 @@ class Stage:
         for name, shape in zip(NODES, case.nodes, strict=True):
             path = f"/api/v1/nodes/{name}"
             node = self.api.request("GET", path)
+            # Whatever its controllers did to it meanwhile: the case decides.
+            del node["metadata"]["resourceVersion"]
             node["metadata"]["labels"] = {"kubernetes.io/hostname": name, **shape["labels"]}
             node["spec"] = {"taints": shape["taints"], "unschedulable": shape["unschedulable"]}
             self.api.request("PUT", path, node)
