@@ -61,6 +61,7 @@ async def runtime() -> AsyncIterator[Runtime]:
     made = Runtime(OperatorOptions("nowhere", "me"))
     client = Client(ApiClient(Configuration()))
     made._view = cluster_view(client, "nowhere", made.registry)
+    made._reflectors = made._view.reflectors
     made._started = True
     yield made
     await client.close()

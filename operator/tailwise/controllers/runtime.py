@@ -24,7 +24,7 @@ from tailwise.cluster.client import INFERENCE_WORKLOADS, LATENCY_MODELS, ApiErro
 from tailwise.cluster.events import Recorder
 from tailwise.cluster.lease import Lease
 from tailwise.cluster.queue import WorkQueue
-from tailwise.cluster.reflector import Key, Reflector
+from tailwise.cluster.reflector import Key
 from tailwise.controllers.askers import Askers
 from tailwise.controllers.assessment import Assessor
 from tailwise.controllers.decision_sink import sink_of
@@ -133,6 +133,7 @@ class Runtime:
             self._recorder.record,
             self.metrics,
         )
+        self._reflectors = (*self._view.reflectors, *self._learning.reflectors)
         self._follow(self._view)
         try:
             await self._first_lists()
@@ -227,10 +228,6 @@ class Runtime:
             self._run("observer", observer.run(self.options.observe_seconds))
             self._run("relocation", relocation_by(self._placement).run())
         await self._resync()
-
-    @property
-    def _reflectors(self) -> tuple[Reflector[Any], ...]:
-        return (*self._view.reflectors, *self._learning.reflectors)
 
     def _run(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work, name=name)
