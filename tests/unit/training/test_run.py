@@ -78,7 +78,7 @@ def test_data_that_teach_nothing_are_refused_with_a_reason_and_a_way_out(
     with pytest.raises(TrainingError, match=told) as error:
         train(dataset_of(rows), small_spec())  # type: ignore[arg-type]
     assert error.value.reason is reason
-    assert "spec.profiling" in str(error.value)
+    assert "spec.dataset" in str(error.value)
 
 
 @pytest.mark.parametrize(
