@@ -171,6 +171,9 @@ class TrainingRuns:
             allow_files=settings.allow_files,
             volume=VOLUME_DIRECTORY,
         )
+        # Looked at again before the watch has told of the Job: what it mounts must not be made anew.
+        if await self._is_there(request.job):
+            return
         self._tidied.discard(request.job)
         await self._create_progress()
         wanted = request_config_map(request)
@@ -184,6 +187,11 @@ class TrainingRuns:
         written = await apply.create(self.client, JOBS, job_manifest(request, run, settings, join))
         if not written.done and written.outcome is not Outcome.CONFLICT:
             raise RuntimeError(f"training Job {request.job} is refused: {written.message}")
+
+    async def _is_there(self, job: str) -> bool:
+        query = {"fieldSelector": f"metadata.name={job}"}
+        listed = await self.client.request("GET", JOBS.path(self.namespace), query=query)
+        return bool(listed.get("items"))
 
     async def end(self, job: JobFacts) -> None:
         """End a Job and its pods."""
