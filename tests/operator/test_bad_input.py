@@ -29,7 +29,8 @@ from tests.operator.stage import (
 # Figures by hand: nothing is read, so that a pod's time is not up before there is a profile.
 GIVEN = {"flops": 500_000_000, "parameterBytes": 300_000}
 # A pod that is not placed is tried each second until its time is up: twice again at the least.
-TIMEOUT_SECONDS = 3
+# A status is written each two seconds at most: what is said before the time-out must get its turn.
+TIMEOUT_SECONDS = 6
 
 Beside = Callable[[str, str], tuple[Resource, dict[str, Any]]]
 
