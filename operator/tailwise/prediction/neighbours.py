@@ -63,11 +63,12 @@ def at_work_share(capacity_cores: float, demand_cores: float, threads: float, pr
 def activity(capacity_cores: float, cpus: int, threads: float, utilisation: float) -> Activity:
     """Others' threads at work beside a pod of ``threads`` threads on a node of ``cpus`` CPUs.
 
-    ``capacity_cores`` is what all together may use, ``utilisation`` others' demand as a fraction of it; above
-    1 there are more of them than CPUs.
+    ``capacity_cores`` is what all together may use, ``utilisation`` others' demand as a fraction of it, which
+    may be more threads than there are CPUs.
     """
     processes = min(cpus, _MOST_PROCESSES)
-    each = cpus / processes * max(1.0, utilisation)
+    # Demand beyond the CPUs is further threads, and each of them wants a whole CPU, not a part of one.
+    each = max(float(cpus), capacity_cores * utilisation) / processes
     demand = capacity_cores * min(1.0, utilisation) * processes / cpus
     scale = processes / cpus
     share = at_work_share(capacity_cores * scale, demand, threads * scale, processes)
