@@ -23,6 +23,7 @@ from tailwise.api.profile import ModelProfile
 from tailwise.cluster import apply
 from tailwise.cluster.apply import Outcome
 from tailwise.cluster.client import JOBS, PODS, ApiError, Client
+from tailwise.controllers.job_pods import CONTAINER_SECURITY, POD_SECURITY, in_words, unscheduled
 from tailwise.models.errors import InspectionJobFailed, InvalidUrl
 from tailwise.models.report import answer_of
 
@@ -33,7 +34,6 @@ _OF_A_NAMESPACE = frozenset({"s3", "gs", "az", "pvc"})
 INSPECTION_LABEL = "tailwise.dev/inspection"
 SECRET_DIRECTORY = "/var/run/tailwise/credentials"  # noqa: S105 - a path
 VOLUME_DIRECTORY = "/var/run/tailwise/volume"
-_NOBODY = 65532
 _KEPT_SECONDS = 600
 _SPARE_SECONDS = 30.0
 # A container that waits for one of these will not start by itself soon.
@@ -119,11 +119,7 @@ def job_manifest(question: JobQuestion, settings: JobSettings) -> dict[str, Any]
             "requests": {"cpu": "100m", "memory": "256Mi"},
             "limits": {"cpu": "1", "memory": "1Gi"},
         },
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": True,
-        },
+        "securityContext": CONTAINER_SECURITY,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts,
     }
@@ -131,12 +127,7 @@ def job_manifest(question: JobQuestion, settings: JobSettings) -> dict[str, Any]
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": _NOBODY,
-            "runAsGroup": _NOBODY,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": POD_SECURITY,
         "containers": [container],
         "volumes": volumes,
     }
@@ -258,17 +249,14 @@ def _trouble(pod: Mapping[str, Any]) -> str:
     for container in status.get("containerStatuses") or ():
         waiting = (container.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") in _TROUBLES:
-            return f"{waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
-    for condition in status.get("conditions") or ():
-        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            return f"{condition.get('reason', '')}: {condition.get('message', '')}"
-    return ""
+            return in_words(waiting)
+    return unscheduled(status)
 
 
 def _failure(job: Mapping[str, Any] | None) -> str:
     for condition in ((job or {}).get("status") or {}).get("conditions") or ():
         if condition.get("type") in ("Failed", "FailureTarget") and condition.get("status") == "True":
-            return f"{condition.get('reason', '')}: {condition.get('message', '')}".strip(": ")
+            return in_words(condition)
     return ""
 
 

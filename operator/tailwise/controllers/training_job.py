@@ -27,6 +27,13 @@ from tailwise.api.labels import (
     TRIGGER_ANNOTATION,
 )
 from tailwise.cluster.client import CONFIG_MAPS, JOBS
+from tailwise.controllers.job_pods import (
+    CONTAINER_SECURITY,
+    NOBODY,
+    POD_SECURITY,
+    in_words,
+    unscheduled,
+)
 from tailwise.domain.learning_facts import JobFacts, JobState, RunToStart
 from tailwise.domain.record import parse_time
 from tailwise.telemetry.join import JOIN_FILE
@@ -38,7 +45,6 @@ TRAINING_NAME = "tailwise-training"
 CONTAINER = "train"
 RUN_DIRECTORY = "/etc/tailwise/run"
 VOLUME_DIRECTORY = "/var/run/tailwise/volumes"
-_NOBODY = 65532
 _NUMBER = re.compile(r"-v(\d{1,9})$")
 _LONGEST_NAME = 36
 _ENDED = ("Complete", "SuccessCriteriaMet", "Failed", "FailureTarget")
@@ -119,11 +125,7 @@ def job_manifest(
             "requests": {"cpu": f"{max(100, cpu // 2)}m", "memory": f"{memory}Mi"},
             "limits": {"cpu": f"{cpu}m", "memory": f"{memory}Mi"},
         },
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": True,
-        },
+        "securityContext": CONTAINER_SECURITY,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts,
     }
@@ -133,13 +135,7 @@ def job_manifest(
         "automountServiceAccountToken": True,
         "enableServiceLinks": False,
         "nodeSelector": dict(job.node_selector),
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": _NOBODY,
-            "runAsGroup": _NOBODY,
-            "fsGroup": _NOBODY,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": {**POD_SECURITY, "fsGroup": NOBODY},
         "containers": [container],
         "volumes": volumes,
     }
@@ -190,7 +186,7 @@ def job_facts(obj: Mapping[str, Any]) -> JobFacts | None:
         if condition.get("type") in _ENDED and condition.get("status") == "True":
             failed = condition["type"] in ("Failed", "FailureTarget")
             state = JobState.FAILED if failed else JobState.SUCCEEDED
-            message = f"{condition.get('reason', '')}: {condition.get('message', '')}".strip(": ")
+            message = in_words(condition)
             ended_at = parse_time(condition.get("lastTransitionTime"))
     return JobFacts(
         latency_model=latency_model,
@@ -219,12 +215,11 @@ def pod_trouble(pods: Sequence[Mapping[str, Any]]) -> str:
                 why = f"exit code {ended['exitCode']}, {ended.get('reason', 'no reason')}"
                 return f"{why}: {said}" if said else why
             if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
-                return f"{waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
-        for condition in status.get("conditions") or ():
-            if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-                return f"{condition.get('reason', '')}: {condition.get('message', '')}"
+                return in_words(waiting)
+        if waits := unscheduled(status):
+            return waits
         if status.get("reason"):  # such as DeadlineExceeded or Evicted
-            return f"{status['reason']}: {status.get('message', '')}".rstrip(": ")
+            return in_words(status)
     return ""
 
 
