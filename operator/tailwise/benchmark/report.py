@@ -5,7 +5,6 @@ In: a run directory. Out: files in it, and the text that the command prints.
 
 from __future__ import annotations
 
-import base64
 import html
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic import TypeAdapter
 from tailwise.benchmark.figures import draw
 from tailwise.benchmark.records import Competitor, RunDirectory, RunError, RunRecord, StepRecord
 from tailwise.benchmark.results import Figure, PolicyResult, Results, results
+from tailwise.training import html_page
 
 PAGE_FILE = "report.html"
 RESULTS_FILE = "results.json"
@@ -194,48 +194,27 @@ def page(run: RunRecord, steps: Sequence[StepRecord], found: Results, pictures: 
         ("Kubernetes, Tailwise", f"{run.kubernetes}, {run.release}"),
         *((f"Node {each.node}", f"{each.capacity_cores:g} cores, {each.cpu_model}") for each in run.hardware),
     ]
-    parts = ["<h1>Tailwise: placement policies compared</h1>", _table(("", ""), facts)]
-    parts += ["<h2>All policies</h2>", _table(HEADS, [policy_cells(each) for each in found.policies])]
+    parts = ["<h1>Tailwise: placement policies compared</h1>", html_page.table(("", ""), facts)]
+    parts += [
+        "<h2>All policies</h2>",
+        html_page.table(HEADS, [policy_cells(each) for each in found.policies]),
+    ]
     parts += [f"<p>{html.escape(line)}</p>" for line in noise(found)]
-    parts += ["<h2>AVG_NP90, equation (16)</h2>", _table(*node_table(found))]
+    parts += ["<h2>AVG_NP90, equation (16)</h2>", html_page.table(*node_table(found))]
     recovered = recovery_table(found)
     if recovered is not None:
-        parts += ["<h2>After a node slowed down</h2>", _table(*recovered)]
+        parts += ["<h2>After a node slowed down</h2>", html_page.table(*recovered)]
     if found.table_three:
         rows = [
             (each.algorithm, _digits(each.rmsle, 3), _digits(each.rmse_milliseconds, 1), str(each.rows))
             for each in found.table_three
         ]
         heads = ("algorithm", "RMSLE", "RMSE, ms", "held-out rows")
-        parts += ["<h2>The paper's features (Table III)</h2>", _table(heads, rows)]
-    for name, data in pictures.items():
-        encoded = base64.b64encode(data).decode()
-        parts.append(f'<img alt="{html.escape(name)}" src="data:image/png;base64,{encoded}">')
-    parts += ["<details><summary>Every pod</summary>", _table(*pods_table(steps)), "</details>"]
-    return _PAGE.replace("@body@", "\n".join(parts))
+        parts += ["<h2>The paper's features (Table III)</h2>", html_page.table(heads, rows)]
+    parts += [html_page.picture(name, data) for name, data in pictures.items()]
+    parts += ["<details><summary>Every pod</summary>", html_page.table(*pods_table(steps)), "</details>"]
+    return html_page.page("Tailwise: placement policies compared", parts, width_rem=75)
 
 
 def _digits(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{html.escape(each)}</th>" for each in heads) if any(heads) else ""
-    body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table>{f'<tr>{head}</tr>' if head else ''}{body}</table>"
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Tailwise: placement policies compared</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; color: #222 }
-body { max-width: 75rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto }
-td, th { border: 1px solid #ddd; padding: .3rem .6rem; text-align: left; font-variant-numeric: tabular-nums }
-th { background: #f4f4f4 }
-img { max-width: 100%; margin: 1rem 0; display: block }
-</style></head><body>
-@body@
-</body></html>
-"""

@@ -5,10 +5,8 @@ In: a directory of ``tailwise train --out``. Out: PNGs and ``report.html``, whic
 
 from __future__ import annotations
 
-import base64
-import html
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from tailwise.api.latency_model_status import Evaluation
 from tailwise.prediction.artefact import load_directory
 from tailwise.prediction.manifest import Manifest
 from tailwise.prediction.quota import FloatArray
+from tailwise.training import html_page
 from tailwise.training.evaluation import EVALUATION_FILE, RunEvaluation
 from tailwise.training.rows import DatasetError
 
@@ -201,9 +200,9 @@ def page_text(manifest: Manifest, evaluation: RunEvaluation, pictures: Mapping[s
     }
     parts = [
         "<h1>Tailwise: a trained version</h1>",
-        _table(("", ""), list(facts.items())),
+        html_page.table(("", ""), list(facts.items())),
         "<h2>All that competed, on the same held-out rows</h2>",
-        _table(
+        html_page.table(
             ("algorithm", "RMSE, ms", "RMSLE", "MAPE, %", "R2", "covered, %"),
             [_evaluation_cells(each) for each in manifest.evaluations],
         ),
@@ -225,10 +224,8 @@ def page_text(manifest: Manifest, evaluation: RunEvaluation, pictures: Mapping[s
             "covered",
             "out of distribution",
         )
-        parts += ["<h2>Families that the version never saw</h2>", _table(heads, rows)]
-    for name, data in pictures.items():
-        encoded = base64.b64encode(data).decode()
-        parts.append(f'<img alt="{html.escape(name)}" src="data:image/png;base64,{encoded}">')
+        parts += ["<h2>Families that the version never saw</h2>", html_page.table(heads, rows)]
+    parts += [html_page.picture(name, data) for name, data in pictures.items()]
     tried = sorted(evaluation.tried, key=lambda each: each.rmse_milliseconds)
     cells = [
         (
@@ -242,20 +239,14 @@ def page_text(manifest: Manifest, evaluation: RunEvaluation, pictures: Mapping[s
     ]
     parts += [
         "<h2>Candidates of the search</h2>",
-        _table(("candidate", "RMSE, ms", "RMSLE", "MAPE", "rows"), cells),
+        html_page.table(("candidate", "RMSE, ms", "RMSLE", "MAPE", "rows"), cells),
     ]
-    return _PAGE.replace("@body@", "\n".join(parts))
+    return html_page.page("Tailwise: a trained version", parts, width_rem=60)
 
 
 def _evaluation_cells(each: Evaluation) -> tuple[str, ...]:
     figures = (each.rmse, each.rmsle, each.mape_percent, each.r2, each.coverage_percent)
     return (str(each.algorithm), *(text if text is not None else "-" for text in figures))
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{html.escape(each)}</th>" for each in heads) if any(heads) else ""
-    body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table>{f'<tr>{head}</tr>' if head else ''}{body}</table>"
 
 
 def _percent(value: float | None) -> str:
@@ -264,19 +255,3 @@ def _percent(value: float | None) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Tailwise: a trained version</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; color: #222 }
-body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto }
-td, th { border: 1px solid #ddd; padding: .3rem .6rem; text-align: left; font-variant-numeric: tabular-nums }
-th { background: #f4f4f4 }
-img { max-width: 100%; margin: 1rem 0; display: block }
-</style></head><body>
-@body@
-</body></html>
-"""
