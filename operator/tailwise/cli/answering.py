@@ -27,17 +27,6 @@ class NoAnswerError(Exception):
     """The question cannot be answered; the message says why and what to do."""
 
 
-def add_output(parser: argparse.ArgumentParser) -> None:
-    """The option of how the answer is printed."""
-    parser.add_argument(
-        "--output",
-        "-o",
-        choices=("table", "json", "yaml"),
-        default="table",
-        help="for people, or for programs",
-    )
-
-
 def add_cluster(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """The options by which a cluster is found."""
     cluster = parser.add_argument_group("cluster")

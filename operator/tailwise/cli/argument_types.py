@@ -1,4 +1,7 @@
-"""Types of options: each takes a word and gives its value, or says what is wrong with it for argparse."""
+"""Types of options: each takes a word and gives its value, or says what is wrong with it for argparse.
+
+And the one option that all commands with an answer have.
+"""
 
 from __future__ import annotations
 
@@ -43,3 +46,14 @@ def network(word: str) -> Network:
         return ipaddress.ip_network(word, strict=False)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{error}; give a CIDR such as 10.96.0.0/12") from None
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """The option of how the answer is printed."""
+    parser.add_argument(
+        "--output",
+        "-o",
+        choices=("table", "json", "yaml"),
+        default="table",
+        help="for people, or for programs",
+    )

@@ -10,7 +10,8 @@ import argparse
 from typing import Any
 
 from tailwise.api.inference_workload_status import PredictionSource
-from tailwise.cli.answering import Document, add_output, answer, columns
+from tailwise.cli.answering import Document, answer, columns
+from tailwise.cli.argument_types import add_output
 from tailwise.cli.candidates import decision_document
 from tailwise.cli.cluster_now import ClusterNow, add_options, next_pod, read_cluster, readable, workload_key
 from tailwise.cluster.client import Client

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from tailwise.api.profile import MOST_OPERATORS_LISTED, Completeness, ModelProfile
-from tailwise.cli.argument_types import network, positive_number, whole_number
+from tailwise.cli.argument_types import add_output, network, positive_number, whole_number
 from tailwise.cli.waiting import shown_while_waiting
 from tailwise.models import errors
 from tailwise.models.addresses import AddressPolicy
@@ -94,13 +94,7 @@ def add_parser(subparsers: Any, name: str = "inspect") -> None:
         metavar="N|all",
         help="how many of the heaviest operators to list, each with its FLOPs and the bytes it moves (10)",
     )
-    parser.add_argument(
-        "--output",
-        "-o",
-        choices=("table", "json", "yaml"),
-        default="table",
-        help="for people, or for programs",
-    )
+    add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -12,7 +12,8 @@ import numpy as np
 
 from tailwise.api.hardware import NodeHardware
 from tailwise.api.placement_policy import PlacementPolicy
-from tailwise.cli.answering import Document, add_output, answer, columns, figure
+from tailwise.cli.answering import Document, answer, columns, figure
+from tailwise.cli.argument_types import add_output
 from tailwise.cli.cluster_now import ClusterNow, add_options, read_cluster
 from tailwise.cli.node_names import class_name
 from tailwise.cluster.client import Client

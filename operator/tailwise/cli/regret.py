@@ -15,7 +15,8 @@ from typing import Any
 
 from tailwise.api.inference_workload_status import PlacementResult, PredictionSource
 from tailwise.api.serving_metrics import ServingMetrics
-from tailwise.cli.answering import Document, NoAnswerError, add_output, answer, columns, figure
+from tailwise.cli.answering import Document, NoAnswerError, answer, columns, figure
+from tailwise.cli.argument_types import add_output
 from tailwise.cli.cluster_now import ClusterNow, add_options, read_cluster, readable
 from tailwise.cluster.client import Client, context_namespace
 from tailwise.cluster.reflector import Key

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from tailwise.api.hardware import NodeHardware
 from tailwise.cli import changes
-from tailwise.cli.answering import Document, NoAnswerError, add_output, answer, columns, figure, shown
+from tailwise.cli.answering import Document, NoAnswerError, answer, columns, figure, shown
+from tailwise.cli.argument_types import add_output
 from tailwise.cli.candidates import decision_document
 from tailwise.cli.changes import Change, Question
 from tailwise.cli.cluster_now import (
