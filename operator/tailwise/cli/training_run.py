@@ -23,12 +23,13 @@ import aiohttp
 from pydantic import ValidationError
 
 from tailwise.api.conditions import Reason
-from tailwise.api.labels import API_VERSION, TRAINING_PROGRESS_NAME
+from tailwise.api.labels import TRAINING_PROGRESS_NAME
 from tailwise.api.latency_model_status import DatasetStatus, DroppedRows
 from tailwise.cli.training_rows import MOST_FAULTS, RunError, files_of, history_of
 from tailwise.cluster import apply
 from tailwise.cluster.artefacts import config_maps, has_version, read_version, write_version
 from tailwise.cluster.client import CONFIG_MAPS, ApiError, Client, ConfigurationError, connect
+from tailwise.controllers.training_job import owner
 from tailwise.prediction import artefact_urls
 from tailwise.prediction.artefact import Artefact, ArtefactError
 from tailwise.training.candidates import CandidateError
@@ -180,18 +181,12 @@ def _url(request: RunRequest, digest: str) -> str | None:
 def _config_maps(
     request: RunRequest, files: Mapping[str, bytes], report: RunReport, url: str | None
 ) -> list[dict[str, Any]]:
-    owner = {
-        "apiVersion": API_VERSION,
-        "kind": "LatencyModel",
-        "name": request.latency_model,
-        "uid": request.uid,
-    }
     return config_maps(
         files,
         latency_model=request.latency_model,
         version=request.version,
         namespace=request.namespace,
-        owners=(owner,),
+        owners=(owner(request.latency_model, request.uid),),
         notes={REPORT_KEY: report.model_dump_json(by_alias=True, exclude_none=True)},
         url=url,
     )
