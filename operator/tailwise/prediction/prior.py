@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tailwise.api.hardware import NodeHardware
 from tailwise.api.profile import ModelProfile
@@ -55,6 +56,13 @@ UTILISATION_GRID: FloatArray = np.concatenate(
 """Fractions of a node's capacity at which latencies are played; tables are kept at these.
 
 Above 1 it is demand: pods that were placed want more than there is, and share it."""
+
+
+def on_grid(utilisation: FloatArray) -> tuple[FloatArray, NDArray[np.intp]]:
+    """Loads within the ends of UTILISATION_GRID, and the point below each that has one above it; as given."""
+    place = np.clip(utilisation, UTILISATION_GRID[0], UTILISATION_GRID[-1])
+    below = np.searchsorted(UTILISATION_GRID, place, side="right") - 1
+    return place, np.clip(below, 0, len(UTILISATION_GRID) - 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +163,7 @@ def latencies(
     Played at the nearest points of UTILISATION_GRID and taken between them in proportion. A pod slowed down
     by others spends less time throttled by its own limit, so more load can mean a lower P90.
     """
-    place = np.clip(utilisation, UTILISATION_GRID[0], UTILISATION_GRID[-1])
-    low = np.clip(np.searchsorted(UTILISATION_GRID, place, side="right") - 1, 0, len(UTILISATION_GRID) - 2)
+    place, low = on_grid(utilisation)
     used = np.unique(np.concatenate([low, np.where(place > UTILISATION_GRID[low], low + 1, low)]))
     grid = UTILISATION_GRID[used]
     if serving.requests_per_second:

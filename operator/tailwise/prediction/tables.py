@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailwise.api.inference_workload_status import PredictionSource
-from tailwise.prediction.prior import UTILISATION_GRID
+from tailwise.prediction.prior import UTILISATION_GRID, on_grid
 from tailwise.prediction.quota import FloatArray
 
 
@@ -87,11 +87,9 @@ class TableSet:
         """
         unknown = np.isnan(utilisation)
         load = np.where(unknown, self.unknown_utilisation[class_index], utilisation) + assumed
-        steps = len(UTILISATION_GRID) - 1
-        place = np.clip(load, UTILISATION_GRID[0], UTILISATION_GRID[-1])
-        low = np.clip(np.searchsorted(UTILISATION_GRID, place, side="right") - 1, 0, steps - 1)
+        place, low = on_grid(load)
         weight = (place - UTILISATION_GRID[low]) / (UTILISATION_GRID[low + 1] - UTILISATION_GRID[low])
-        flat = class_index * (steps + 1) + low
+        flat = class_index * len(UTILISATION_GRID) + low
 
         def gathered(values: FloatArray) -> FloatArray:
             left, right = values.ravel()[flat], values.ravel()[flat + 1]
