@@ -256,7 +256,8 @@ class LiveAccuracyLedger:
         factor = bound_factor(ratios[::-1], spec.calibration.coverage_percent / 100, now)
         if factor != now:
             tables.widen(latency_model, factor)
-            self._metrics.bound_factor(latency_model, factor)
+        # Also where nothing was changed: another version begins with its own bound.
+        self._metrics.bound_factor(latency_model, factor)
 
     def _told(self, what: Happened, entry: Entry) -> None:
         self._metrics.ledger(len(self.decisions))
