@@ -10,7 +10,8 @@ from tailwise.cluster import apply
 from tailwise.cluster.client import Client, Resource, connect
 from tests.cluster.controlplane import ControlPlane
 from tests.operator.model_server import model_server
-from tests.operator.stage import Look, NodeShape, Operator, nodes
+from tests.operator.process import Operator, running
+from tests.operator.stage import Look, NodeShape, nodes
 
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 OPERATOR_NAMESPACE = "operator-under-test"
@@ -66,7 +67,7 @@ async def operator(
     # Inspection Jobs that nobody answers are given up soon; models are checked for changes often.
     jobs = ("--inspection-image", "registry.invalid/tailwise:1", "--inspection-deadline-seconds", "30")
     training = ("--training-image", "registry.invalid/training:1")
-    running = Operator(
+    made = Operator(
         control_plane.kubeconfig,
         OPERATOR_NAMESPACE,
         log,
@@ -77,14 +78,8 @@ async def operator(
         "--resync-seconds",
         "3",
     )
-    await running.start()
-    try:
-        yield running
-    finally:
-        code = await running.stop()
-        print(running.log_text)
-        assert code == 0
-        assert "Traceback" not in running.log_text
+    async with running(made):
+        yield made
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

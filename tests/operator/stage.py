@@ -1,4 +1,4 @@
-"""A stage for the operator: nodes without kubelets, their hardware, objects by builders, the operator itself.
+"""A stage for the operator: nodes without kubelets, their hardware, builders of objects, and a look at them.
 
 Nodes are plain Node objects whose Leases a task renews, so that kube-scheduler binds to them; what is bound
 there never runs, which a test of placement does not need.
@@ -6,14 +6,9 @@ there never runs, which a test of placement does not need.
 
 import asyncio
 import contextlib
-import ctypes
-import os
-import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -40,11 +35,8 @@ from tailwise.controllers.registry import Registry
 from tailwise.controllers.view import ClusterView, cluster_view
 from tailwise.domain.objects import Pod
 from tailwise.domain.parse import node_from_object, pod_from_object
-from tests.cluster.hardware_maps import NAMESPACE
-from tests.cluster.simulated import SimulatedCluster
 
 _HEARTBEAT_SECONDS = 10.0
-_PR_SET_PDEATHSIG = 1
 NODE_LEASES = "kube-node-lease"
 
 
@@ -345,84 +337,3 @@ class Look:
 
 def gated(pod: Mapping[str, Any]) -> bool:
     return bool(pod["spec"].get("schedulingGates"))
-
-
-# ---- the operator
-
-
-def _end_with_parent() -> None:
-    """A test session that is killed must not leave an operator that holds the Lease (prctl(2))."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-class Operator:
-    """The operator as its own process, as a pod would run it."""
-
-    def __init__(self, kubeconfig: Path, namespace: str, log: Path, *arguments: str) -> None:
-        self._environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
-        self._log = log
-        self._command = [
-            sys.executable,
-            "-m",
-            "tailwise",
-            "operator",
-            "--namespace",
-            namespace,
-            "--metrics-port",
-            "0",
-            "--health-port",
-            "0",
-            "--allow-model-network",
-            "127.0.0.0/8",
-            "--log-format",
-            "text",
-            "--log-level",
-            "info",
-            *arguments,
-        ]
-        self.process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        """Start the process; it is ready when it places, which tests wait for anyway."""
-        with self._log.open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                *self._command,
-                env=self._environment,
-                stdout=log,
-                stderr=log,
-                preexec_fn=_end_with_parent,
-            )
-
-    async def kill(self) -> None:
-        """End it as a power cut would."""
-        assert self.process is not None
-        self.process.kill()
-        await self.process.wait()
-
-    async def stop(self) -> int:
-        """End it as a kubelet would, and return the exit code."""
-        assert self.process is not None
-        if self.process.returncode is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                await asyncio.wait_for(self.process.wait(), 30)
-            except TimeoutError:
-                await self.kill()
-        assert self.process.returncode is not None
-        return self.process.returncode
-
-    @property
-    def running(self) -> bool:
-        """Whether the process is there."""
-        return self.process is not None and self.process.returncode is None
-
-    @property
-    def log_text(self) -> str:
-        """All that its processes have logged."""
-        return self._log.read_text(errors="replace")
-
-
-def operator_beside_prometheus(cluster: SimulatedCluster, log: Path, *arguments: str) -> Operator:
-    """An operator of a simulated cluster that reads its nodes' utilisation every five seconds."""
-    watches = ("--prometheus-url", cluster.prometheus_url, "--utilisation-preset", "NodeExporter")
-    return Operator(cluster.kubeconfig, NAMESPACE, log, *watches, "--poll-seconds", "5", *arguments)

@@ -15,16 +15,8 @@ from tailwise.api.labels import NODE_ANNOTATION, WORKLOAD_LABEL
 from tailwise.cluster import apply
 from tailwise.cluster.client import DEPLOYMENTS, INFERENCE_WORKLOADS, PODS, ContentType, Resource
 from tests.operator.conftest import BARE
-from tests.operator.stage import (
-    Look,
-    Operator,
-    gated,
-    gated_pod,
-    labelled_deployment,
-    pod_spec,
-    until,
-    workload,
-)
+from tests.operator.process import Operator
+from tests.operator.stage import Look, gated, gated_pod, labelled_deployment, pod_spec, until, workload
 
 # Figures by hand: nothing is read, so that a pod's time is not up before there is a profile.
 GIVEN = {"flops": 500_000_000, "parameterBytes": 300_000}

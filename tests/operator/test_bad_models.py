@@ -11,7 +11,8 @@ import pytest
 
 from tailwise.api.labels import NODE_ANNOTATION
 from tailwise.cluster.client import INFERENCE_WORKLOADS
-from tests.operator.stage import Look, Operator, gated, until, workload
+from tests.operator.process import Operator
+from tests.operator.stage import Look, gated, until, workload
 
 CLOSED_PORT = "http://127.0.0.1:9/model.onnx"
 

@@ -11,7 +11,8 @@ from tailwise.cluster.client import (
     STORAGE_CLASSES,
 )
 from tests.operator.conftest import FAST, MIDDLE, SLOW
-from tests.operator.stage import Look, Operator, pod_spec, until, workload
+from tests.operator.process import Operator
+from tests.operator.stage import Look, pod_spec, until, workload
 
 
 async def test_ten_pods_of_a_template_are_bound_without_kube_scheduler(

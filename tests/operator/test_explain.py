@@ -6,7 +6,8 @@ from tailwise.cluster.client import INFERENCE_WORKLOADS
 from tests.cluster.controlplane import ControlPlane
 from tests.operator.asking import ask, told
 from tests.operator.conftest import BARE, FAST
-from tests.operator.stage import Look, Operator, until, workload
+from tests.operator.process import Operator
+from tests.operator.stage import Look, until, workload
 
 
 async def test_each_node_is_listed_with_its_prediction_or_why_it_was_refused(

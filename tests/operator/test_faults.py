@@ -35,7 +35,8 @@ from tests.cluster.sizes import Size
 from tests.operator import audit
 from tests.operator.conftest import NAMESPACES
 from tests.operator.model_server import model_server
-from tests.operator.stage import Look, NodeShape, Operator, gated, nodes, until, workload
+from tests.operator.process import Operator
+from tests.operator.stage import Look, NodeShape, gated, nodes, until, workload
 from tests.telemetry.exporter import Node, exporting
 from tests.telemetry.scraped import configuration
 

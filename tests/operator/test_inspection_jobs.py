@@ -29,7 +29,8 @@ from tailwise.controllers.inspection_job import (
 )
 from tests.models.store import Store, serving
 from tests.operator.model_server import convolutions
-from tests.operator.stage import Look, Operator, until, workload
+from tests.operator.process import Operator
+from tests.operator.stage import Look, until, workload
 
 SECRETS = Resource("", "v1", "secrets", "Secret")
 CLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")

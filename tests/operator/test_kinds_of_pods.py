@@ -8,7 +8,8 @@ import pytest
 from tailwise.api.labels import NODE_ANNOTATION, PLACEMENT_GATE, WORKLOAD_LABEL
 from tailwise.cluster.client import DEPLOYMENTS, INFERENCE_WORKLOADS, JOBS, PODS, ContentType, Resource
 from tests.operator.conftest import BARE, FAST, MIDDLE, SLOW
-from tests.operator.stage import Look, Operator, gated_pod, labelled_deployment, pod_spec, until, workload
+from tests.operator.process import Operator
+from tests.operator.stage import Look, gated_pod, labelled_deployment, pod_spec, until, workload
 
 STATEFUL_SETS = Resource("apps", "v1", "statefulsets", "StatefulSet")
 

@@ -29,7 +29,8 @@ from tests.operator.learning_stage import (
     the_condition,
     training_kubelet,
 )
-from tests.operator.stage import Look, Operator, until
+from tests.operator.process import Operator
+from tests.operator.stage import Look, until
 from tests.unit.prediction.builders import node, profile
 
 QUOTAS = Resource("", "v1", "resourcequotas", "ResourceQuota")

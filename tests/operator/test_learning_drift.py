@@ -5,7 +5,6 @@ from was measured when the same model took milliseconds; now its P90 is 90 ms.
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,8 @@ import numpy as np
 import pytest
 
 from tailwise.cluster.client import INFERENCE_WORKLOADS, LATENCY_MODELS, PODS, connect
-from tests.cluster import processes
-from tests.cluster import prometheus as prometheus_daemon
 from tests.cluster.hardware_maps import NAMESPACE
 from tests.cluster.locks import Progress
-from tests.cluster.prometheus import PrometheusSpec
 from tests.cluster.simulated import SimulatedCluster
 from tests.models.store import Store, serving
 from tests.operator.learning_stage import (
@@ -33,9 +29,10 @@ from tests.operator.learning_stage import (
     the_condition,
     training_kubelet,
 )
-from tests.operator.stage import Look, Operator, gated_pod, until, workload
+from tests.operator.process import Operator
+from tests.operator.stage import Look, gated_pod, until, workload
 from tests.telemetry.exporter import Container, Latencies, Node, exporting
-from tests.telemetry.scraped import FAST, configuration, pod
+from tests.telemetry.scraped import FAST, pod, scraping
 
 # As many as are judged together at least: one window of each is a sample.
 PODS_OBSERVED = tuple(f"iris-{number}" for number in range(30))
@@ -53,11 +50,11 @@ def prometheus_url(
         for name in PODS_OBSERVED
     ]
     used = [Container(pod(name, simulated_namespace, container="server"), 0.05) for name in PODS_OBSERVED]
-    with ExitStack() as stack:
-        target = stack.enter_context(exporting([*nodes, *servers, *used]))
-        stack.callback(processes.stop_all, tmp_path)
-        spec = PrometheusSpec(configuration(("all", target, {})))
-        yield prometheus_daemon.up(tmp_path, tmp_path / "logs", spec, progress)
+    with (
+        exporting([*nodes, *servers, *used]) as target,
+        scraping(tmp_path, progress, ("all", target, {})) as url,
+    ):
+        yield url
 
 
 async def test_latencies_shift_coverage_falls_and_a_version_learned_from_now_on_restores_it(

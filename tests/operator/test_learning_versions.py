@@ -29,7 +29,8 @@ from tests.operator.learning_stage import (
     the_condition,
     training_kubelet,
 )
-from tests.operator.stage import Look, Operator, operator_beside_prometheus, until, workload
+from tests.operator.process import Operator, operator_beside_prometheus, running
+from tests.operator.stage import Look, until, workload
 
 TRAINING = ("--training-image", "registry.invalid/training:1")
 
@@ -40,15 +41,8 @@ async def learner(
 ) -> AsyncIterator[Operator]:
     """One operator beside Prometheus for the tests of this file."""
     log = tmp_path_factory.mktemp("learner") / "operator.log"
-    running = operator_beside_prometheus(simulated_cluster, log, *TRAINING)
-    await running.start()
-    try:
-        yield running
-    finally:
-        code = await running.stop()
-        print(running.log_text)
-        assert code == 0
-        assert "Traceback" not in running.log_text
+    async with running(operator_beside_prometheus(simulated_cluster, log, *TRAINING)) as made:
+        yield made
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

@@ -6,7 +6,6 @@ import asyncio
 import json
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tailwise.cluster.client import INFERENCE_WORKLOADS, PODS, connect
-from tests.cluster import processes
-from tests.cluster import prometheus as prometheus_daemon
 from tests.cluster.hardware_maps import NAMESPACE
 from tests.cluster.locks import Progress
 from tests.cluster.ports import free_port
-from tests.cluster.prometheus import PrometheusSpec
 from tests.cluster.simulated import SimulatedCluster
-from tests.operator.stage import Look, Operator, gated_pod, until, workload
+from tests.operator.process import Operator
+from tests.operator.stage import Look, gated_pod, until, workload
 from tests.telemetry.exporter import Latencies, Node, exporting
-from tests.telemetry.scraped import FAST, configuration, pod
+from tests.telemetry.scraped import FAST, pod, scraping
 
 POD = "iris-1"
 # Of the window that is observed (30 s is the least), a scrape a second, and an operator that starts.
@@ -37,11 +34,8 @@ def prometheus_url(
     """A Prometheus of the simulated nodes' load, and of a server in the pod whose P90 is 90 ms."""
     nodes = [Node({"node": name}, cpus=4, idle=0.9) for name in simulated_cluster.nodes]
     server = Latencies("request_predict_seconds", pod(POD, simulated_namespace, model_name="m"), 500, FAST)
-    with ExitStack() as stack:
-        target = stack.enter_context(exporting([*nodes, server]))
-        stack.callback(processes.stop_all, tmp_path)
-        spec = PrometheusSpec(configuration(("all", target, {})))
-        yield prometheus_daemon.up(tmp_path, tmp_path / "logs", spec, progress)
+    with exporting([*nodes, server]) as target, scraping(tmp_path, progress, ("all", target, {})) as url:
+        yield url
 
 
 def told(file: Path) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,8 @@ from typing import Any
 
 from tailwise.cluster.client import INFERENCE_WORKLOADS, connect
 from tests.cluster.simulated import SimulatedCluster
-from tests.operator.stage import Look, operator_beside_prometheus, until, workload
+from tests.operator.process import operator_beside_prometheus
+from tests.operator.stage import Look, until, workload
 
 
 async def test_predictions_follow_live_utilisation_and_say_how_old_it_was(

@@ -12,7 +12,8 @@ import pytest
 from tailwise.cluster.client import INFERENCE_WORKLOADS, PODS
 from tests.models.store import Store, serving
 from tests.operator.model_server import convolutions
-from tests.operator.stage import Look, Operator, gated, gated_pod, until, workload
+from tests.operator.process import Operator
+from tests.operator.stage import Look, gated, gated_pod, until, workload
 
 # Figures by hand, so that a decision waits for no reading of its own.
 GIVEN = {"flops": 500_000_000, "parameterBytes": 300_000}

@@ -6,7 +6,8 @@ from tailwise.cluster.client import INFERENCE_WORKLOADS
 from tests.cluster.controlplane import ControlPlane
 from tests.operator.asking import told
 from tests.operator.conftest import FAST
-from tests.operator.stage import Look, Operator, pod_spec, until, workload
+from tests.operator.process import Operator
+from tests.operator.stage import Look, pod_spec, until, workload
 
 PROFILE = {"flops": 2_000_000_000, "parameterBytes": 100_000_000}
 

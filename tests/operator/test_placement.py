@@ -3,7 +3,8 @@
 from tailwise.api.labels import BOUND_ANNOTATION, NODE_ANNOTATION, PREDICTED_P90_ANNOTATION
 from tailwise.cluster.client import DEPLOYMENTS, INFERENCE_WORKLOADS
 from tests.operator.conftest import FAST
-from tests.operator.stage import Look, Operator, labelled_deployment, until, workload
+from tests.operator.process import Operator
+from tests.operator.stage import Look, labelled_deployment, until, workload
 
 
 async def test_ten_pods_of_a_template_run_on_the_nodes_that_status_names(

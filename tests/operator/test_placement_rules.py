@@ -6,7 +6,8 @@ from tailwise.api.labels import NODE_ANNOTATION, PLACEMENT_GATE, WORKLOAD_LABEL
 from tailwise.cluster import apply
 from tailwise.cluster.client import DEPLOYMENTS, INFERENCE_WORKLOADS, PODS, Resource
 from tests.operator.conftest import BARE, FAST, MIDDLE, SLOW
-from tests.operator.stage import Look, Operator, gated_pod, labelled_deployment, pod_spec, until, workload
+from tests.operator.process import Operator
+from tests.operator.stage import Look, gated_pod, labelled_deployment, pod_spec, until, workload
 
 VOLUMES = Resource("", "v1", "persistentvolumes", "PersistentVolume", namespaced=False)
 CLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")

@@ -22,7 +22,8 @@ from tailwise.controllers.view import cluster_view
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.ports import free_port
 from tests.operator.conftest import NAMESPACES
-from tests.operator.stage import Operator, until
+from tests.operator.process import Operator
+from tests.operator.stage import until
 
 
 @contextlib.asynccontextmanager

@@ -18,7 +18,8 @@ from tailwise.cluster.client import INFERENCE_WORKLOADS
 from tests.cluster.controlplane import ControlPlane
 from tests.operator.conftest import FAST, OPERATOR_NAMESPACE
 from tests.operator.live_stage import MODEL, LiveStage, live_stage
-from tests.operator.stage import Look, Operator, until, workload
+from tests.operator.process import Operator
+from tests.operator.stage import Look, until, workload
 
 
 def now_of(stage: LiveStage, **observed: int) -> ClusterNow:

@@ -10,15 +10,8 @@ from tailwise.api.labels import WORKLOAD_LABEL
 from tailwise.cluster.client import DEPLOYMENTS, INFERENCE_WORKLOADS, Resource, connect
 from tests.cluster.simulated import SimulatedCluster, set_utilisation
 from tests.cluster.utilisation import Utilisation
-from tests.operator.stage import (
-    Look,
-    Operator,
-    labelled_deployment,
-    operator_beside_prometheus,
-    pod_spec,
-    until,
-    workload,
-)
+from tests.operator.process import Operator, operator_beside_prometheus
+from tests.operator.stage import Look, labelled_deployment, pod_spec, until, workload
 
 BUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 

@@ -5,7 +5,8 @@ from typing import Any
 from tailwise.api.labels import DECIDED_AT_ANNOTATION, NODE_ANNOTATION
 from tailwise.cluster import apply
 from tailwise.cluster.client import INFERENCE_WORKLOADS
-from tests.operator.stage import Look, Operator, gated, until, workload
+from tests.operator.process import Operator
+from tests.operator.stage import Look, gated, until, workload
 
 PODS = 150
 

@@ -12,7 +12,8 @@ from tailwise.cluster.client import INFERENCE_WORKLOADS, NODES, Resource
 from tests.cluster.controlplane import ControlPlane
 from tests.operator.asking import ask, told
 from tests.operator.conftest import FAST, SLOW
-from tests.operator.stage import Look, Operator, pod_spec, until, workload
+from tests.operator.process import Operator
+from tests.operator.stage import Look, pod_spec, until, workload
 
 SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount")
 PROFILE = {"flops": 2_000_000_000, "parameterBytes": 100_000_000}

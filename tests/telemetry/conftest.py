@@ -1,15 +1,12 @@
 """A real Prometheus on loopback that scrapes the test's own exporter once a second."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.cluster import processes
 from tests.cluster import prometheus as prometheus_daemon
 from tests.cluster.locks import Progress
-from tests.cluster.prometheus import PrometheusSpec
 from tests.telemetry.exporter import Container, Latencies, Node, Plain, Series, Summary, exporting
 from tests.telemetry.past import Past, recorded
 from tests.telemetry.scraped import (
@@ -23,8 +20,8 @@ from tests.telemetry.scraped import (
     TORCHSERVE,
     TORCHSERVE_REQUESTS,
     TRITON,
-    configuration,
     pod,
+    scraping,
     wait_until,
 )
 
@@ -73,19 +70,18 @@ NATIVE_SERIES: tuple[Series, ...] = (
 def prometheus_url(tmp_path_factory: pytest.TempPathFactory, progress: Progress) -> Iterator[str]:
     """The URL of a Prometheus that has scraped the series for longer than a window."""
     directory = tmp_path_factory.mktemp("prometheus")
-    with ExitStack() as stack:
-        target = stack.enter_context(exporting(SERIES))
-        native = stack.enter_context(exporting(NATIVE_SERIES))
-        spec = PrometheusSpec(
-            configuration(
-                ("first", target, {}),
-                # A second job with the same kubelets: nothing may be counted twice.
-                ("second", target, {}),
-                ("native", native, {"convert_classic_histograms_to_nhcb": True}),
-            )
-        )
-        stack.callback(processes.stop_all, directory)
-        url = prometheus_daemon.up(directory, directory / "logs", spec, progress)
+    with (
+        exporting(SERIES) as target,
+        exporting(NATIVE_SERIES) as native,
+        scraping(
+            directory,
+            progress,
+            ("first", target, {}),
+            # A second job with the same kubelets: nothing may be counted twice.
+            ("second", target, {}),
+            ("native", native, {"convert_classic_histograms_to_nhcb": True}),
+        ) as url,
+    ):
         wait_until(
             "a window of samples",
             lambda: bool(
@@ -100,11 +96,8 @@ def prometheus_url(tmp_path_factory: pytest.TempPathFactory, progress: Progress)
 @pytest.fixture
 def stoppable_prometheus(tmp_path: Path, progress: Progress) -> Iterator[tuple[str, Path]]:
     """A Prometheus of the test's own: its URL and the directory to stop it by."""
-    with ExitStack() as stack:
-        target = stack.enter_context(exporting(SERIES))
-        stack.callback(processes.stop_all, tmp_path)
-        spec = PrometheusSpec(configuration(("first", target, {})))
-        yield prometheus_daemon.up(tmp_path, tmp_path / "logs", spec, progress), tmp_path
+    with exporting(SERIES) as target, scraping(tmp_path, progress, ("first", target, {})) as url:
+        yield url, tmp_path
 
 
 @pytest.fixture(scope="session")

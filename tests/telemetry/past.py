@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from tailwise.telemetry.ranges import Span, windows_before
-from tests.cluster import processes
 from tests.cluster import prometheus as prometheus_daemon
 from tests.cluster.locks import Progress
-from tests.cluster.prometheus import PrometheusSpec
 from tests.telemetry.exporter import Container, Latencies, Node, Plain, Series, Summary, exporting
 from tests.telemetry.scraped import (
     BEYOND,
@@ -25,8 +22,8 @@ from tests.telemetry.scraped import (
     TORCHSERVE,
     TORCHSERVE_REQUESTS,
     TRITON,
-    configuration,
     pod,
+    scraping,
     wait_until,
 )
 
@@ -95,16 +92,16 @@ class Past:
 @contextmanager
 def recorded(directory: Path, progress: Progress) -> Iterator[Past]:
     """Four whole windows of a Prometheus that scrapes once a second."""
-    with ExitStack() as stack:
-        target, native = (stack.enter_context(exporting(series)) for series in (SERIES, NATIVE))
-        jobs: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    with (
+        exporting(SERIES) as target,
+        exporting(NATIVE) as native,
+        scraping(
+            directory,
+            progress,
             ("first", target, {}),
             ("native", native, {"convert_classic_histograms_to_nhcb": True}),
-        )
-        stack.callback(processes.stop_all, directory)
-        url = prometheus_daemon.up(
-            directory, directory / "logs", PrometheusSpec(configuration(*jobs)), progress
-        )
+        ) as url,
+    ):
         # A window more than is read: the first, too, has its whole length behind it.
         needed = LOOKBACK.total_seconds() + 2 * WINDOW
         wait_until(

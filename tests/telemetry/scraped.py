@@ -1,10 +1,17 @@
 """What tests have scraped: the names of servers' metrics, and distributions with known answers."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tests.cluster import processes
+from tests.cluster import prometheus as prometheus_daemon
+from tests.cluster.locks import Progress
+from tests.cluster.prometheus import PrometheusSpec
 
 PATIENCE_SECONDS = 60.0
 """Time that a query has: a machine at its limit takes long for what is done in milliseconds."""
@@ -48,6 +55,16 @@ def configuration(*jobs: tuple[str, str, dict[str, Any]]) -> str:
     return yaml.safe_dump(
         {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": scrape_configs}
     )
+
+
+@contextmanager
+def scraping(directory: Path, progress: Progress, *jobs: tuple[str, str, dict[str, Any]]) -> Iterator[str]:
+    """The URL of a Prometheus that scrapes jobs of (name, target, further settings), each second."""
+    try:
+        spec = PrometheusSpec(configuration(*jobs))
+        yield prometheus_daemon.up(directory, directory / "logs", spec, progress)
+    finally:
+        processes.stop_all(directory)
 
 
 def wait_until(what: str, holds: Callable[[], bool]) -> None:
