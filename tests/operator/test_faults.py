@@ -8,7 +8,7 @@ import contextlib
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -152,11 +152,7 @@ async def test_the_api_server_restarts_during_placements(
     try:
         await _create(stage, model)
         await until(lambda: _some_bound(stage, 1), "the first placement")
-        directory = cluster_directory(plane.spec.name)
-        await asyncio.to_thread(
-            processes.stop, directory, "kube-apiserver", grace_seconds=0.5, progress=progress
-        )
-        await asyncio.to_thread(controlplane.up, plane.spec, progress)
+        await _restarted(plane, progress)
         if not operator.running:  # it could not keep its Lease; a kubelet would start it again
             await operator.start()
         await _all_bound(stage, PODS)
@@ -181,6 +177,8 @@ async def test_watches_that_expired_tell_of_pods_that_came_and_went_unseen(
         unseen = [pod["metadata"]["name"] for pod in await stage.pods()][: PODS // 4]
         os.kill(operator.process.pid, signal.SIGSTOP)
         try:
+            # First of all its connections end: what they bring to a process that is stopped is read later.
+            await _restarted(plane, progress)
             for name in unseen:
                 await apply.delete(stage.client, POD_OBJECTS, stage.namespace, name)
             await _scale(stage, PODS)
@@ -189,12 +187,7 @@ async def test_watches_that_expired_tell_of_pods_that_came_and_went_unseen(
                 return sum(map(gated, await stage.pods())) == len(unseen)
 
             await until(made_anew, "the successors of the pods that went")
-            directory = cluster_directory(plane.spec.name)
-            await asyncio.to_thread(
-                processes.stop, directory, "kube-apiserver", grace_seconds=0.5, progress=progress
-            )
-            await asyncio.to_thread(_compact, directory)
-            await asyncio.to_thread(controlplane.up, plane.spec, progress)
+            await _restarted(plane, progress, meanwhile=_compact)
         finally:
             os.kill(operator.process.pid, signal.SIGCONT)
         await _all_bound(stage, PODS)
@@ -202,6 +195,16 @@ async def test_watches_that_expired_tell_of_pods_that_came_and_went_unseen(
     finally:
         await operator.stop()
     audit.check_placed_once(plane.audit, stage.namespace, least=PODS + len(unseen))
+
+
+async def _restarted(
+    plane: Plane, progress: Progress, meanwhile: Callable[[Path], None] = lambda _directory: None
+) -> None:
+    """End the API server and start it again."""
+    directory = cluster_directory(plane.spec.name)
+    await asyncio.to_thread(processes.stop, directory, "kube-apiserver", grace_seconds=0.5, progress=progress)
+    await asyncio.to_thread(meanwhile, directory)
+    await asyncio.to_thread(controlplane.up, plane.spec, progress)
 
 
 def _compact(directory: Path) -> None:
